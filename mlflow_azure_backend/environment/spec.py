@@ -1,0 +1,155 @@
+"""What a project wants to run in, read and followed to its last file, nothing resolved yet.
+
+Which environment is meant is chosen as MLflow chooses (``mlflow/projects/backend/local.py``, read in 3.17.2):
+``docker_env`` before everything, then the environment manager that the user names, then the one that the file implies
+(virtualenv for python_env.yaml, conda for conda.yaml). One difference: a project without an environment file runs in
+the current interpreter, where MLflow makes an empty virtual environment; that is noted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from mlflow_azure_backend.environment.indexes import Indexes
+from mlflow_azure_backend.errors import EnvironmentUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_azure_backend.environment.requirements import RequirementLine, Requirements
+
+Declared = Literal["none", "python_env", "conda_env", "docker_env"]
+"""Which kind of environment file the project has, in MLproject's words."""
+
+_MANAGERS: Final = ("local", "virtualenv", "uv", "conda")
+_CURRENT_STEP: Final = "--env-manager local runs it in the current interpreter"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSpec:
+    """The environment that is wanted.
+
+    Attributes:
+        kind: ``current`` is the interpreter that MLflow runs in; ``python`` a virtual environment.
+        folder: The project's folder, which relative ``find_links`` start from. Not part of the fingerprint.
+        python: The version wanted, as written (``3.11``, ``3.11.7``, ``>=3.9``); None means the current interpreter's.
+        python_origin: ``file:line`` of that; None when nobody asked.
+        requirements: What must be installed, ``-r`` files included.
+        constraints: What bounds the versions.
+        indexes: Where the project's files say to look.
+        options: ``--no-binary`` and ``--only-binary`` lines.
+        prerelease: True when pre-releases count everywhere.
+        files: Every file that was read.
+        notes: What was ignored or is not as MLflow does it, one line each, for the user.
+    """
+
+    kind: Literal["current", "python"]
+    folder: Path
+    python: str | None = None
+    python_origin: str | None = None
+    requirements: tuple[RequirementLine, ...] = ()
+    constraints: tuple[RequirementLine, ...] = ()
+    indexes: Indexes = field(default_factory=Indexes)
+    options: tuple[str, ...] = ()
+    prerelease: bool = False
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that can change what is resolved: no paths, origins, credentials or notes."""
+        wanted = [
+            self.kind,
+            self.python,
+            [(line.text, line.hashes) for line in self.requirements],
+            [(line.text, line.hashes) for line in self.constraints],
+            self.indexes.public(),
+            self.options,
+            self.prerelease,
+        ]
+        return hashlib.sha256(json.dumps(wanted).encode("utf-8")).hexdigest()
+
+
+def read_environment(
+    kind: Declared, path: Path | None, *, folder: Path, env_manager: str | None, current: bool
+) -> EnvironmentSpec:
+    """Read what the project wants.
+
+    Args:
+        kind: Which environment file the project has.
+        path: That file; None for ``none`` and ``docker_env``.
+        folder: The project's folder.
+        env_manager: ``--env-manager``; None means that the file decides.
+        current: True when the configuration says ``environment: current``, which wins over everything.
+
+    Raises:
+        EnvironmentUnavailable: the file is wrong, or this kind of environment cannot be had here.
+    """
+    if env_manager is not None and env_manager not in _MANAGERS:
+        step = f"the managers are {', '.join(_MANAGERS)}"
+        raise EnvironmentUnavailable(f"unknown environment manager '{env_manager}'", next_step=step)
+    if current:
+        return EnvironmentSpec("current", folder)
+    if kind == "docker_env":
+        step = 'set "environment": "current" in the backend config to run it in this interpreter'
+        raise EnvironmentUnavailable("docker_env is not on this target yet", next_step=step)
+    if env_manager == "local":
+        return EnvironmentSpec("current", folder)
+    if kind == "conda_env":
+        return _conda(path, folder, env_manager)
+    if env_manager == "conda":
+        what = "a python_env project cannot be run with conda"
+        raise EnvironmentUnavailable(what, next_step="use --env-manager virtualenv, uv or local")
+    if path is None and env_manager is None:
+        note = "no environment file: the current interpreter is used (MLflow would make an empty virtual environment)"
+        return EnvironmentSpec("current", folder, notes=(note,))
+    return _python(path, folder, env_manager)
+
+
+def _conda(path: Path | None, folder: Path, env_manager: str | None) -> EnvironmentSpec:
+    if env_manager in ("virtualenv", "uv"):
+        return _python(path, folder, env_manager, conda=True)
+    raise EnvironmentUnavailable("conda environments are not on this target yet", where=path, next_step=_CURRENT_STEP)
+
+
+def _python(path: Path | None, folder: Path, env_manager: str | None, *, conda: bool = False) -> EnvironmentSpec:
+    # Here, because a run in the current interpreter needs neither yaml nor packaging.
+    from mlflow_azure_backend.environment.declaration import Declaration, read_conda_env_as_python, read_python_env
+    from mlflow_azure_backend.environment.requirements import Requirements, read_requirements, shown_path
+
+    folder = folder.absolute()
+    declared, found = Declaration(), Requirements()
+    if path is not None:
+        path = path.absolute()
+        read = read_conda_env_as_python if conda else read_python_env
+        declared = read(path, shown_path(path, folder))
+        found = read_requirements(declared.lines, file=path, folder=folder, environ=os.environ)
+    return EnvironmentSpec(
+        kind="python",
+        folder=folder,
+        python=declared.python,
+        python_origin=declared.python_origin,
+        requirements=(*found.lines, *_pip(found, env_manager)),
+        constraints=tuple(found.constraints),
+        indexes=found.indexes,
+        options=tuple(found.options),
+        prerelease=found.prerelease,
+        files=tuple(found.files),
+        notes=(*declared.notes, *found.notes),
+    )
+
+
+def _pip(found: Requirements, env_manager: str | None) -> tuple[RequirementLine, ...]:
+    """MLflow's virtualenv has pip even if nobody lists it, its uv environment has not.
+
+    Without it a ``pip install`` in a command would reach the user's own pip, and change the user's own environment.
+    """
+    from mlflow_azure_backend.environment.requirements import RequirementLine
+
+    if env_manager == "uv" or found.indexes.no_index or any(line.name == "pip" for line in found.lines):
+        return ()
+    return (RequirementLine("pip", "pip", "MLflow's own default"),)

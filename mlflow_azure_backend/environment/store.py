@@ -1,0 +1,182 @@
+"""Built environments on disk: one prefix for each environment key, made once, used only when it is whole.
+
+A prefix is built where it will stay, because scripts and compiled files carry their place. Its marker is written last:
+a prefix without a valid marker is deleted and built again. Whoever builds holds the key's lock, and uv inherits it, so
+an installer that outlives its killed parent cannot write into what the next builder makes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mlflow_azure_backend.environment.cache import (
+    Progress,
+    exclusive,
+    is_private,
+    private_folder,
+    quiet,
+    read_sealed,
+    unusable,
+    write_sealed,
+)
+from mlflow_azure_backend.environment.interpreters import find_python
+from mlflow_azure_backend.environment.uv_process import run_uv, uv_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlflow_azure_backend.environment.lock import EnvironmentLock
+
+_MARKER: Final = ".mlflow-azure-environment"
+_GIVES_WAY: Final = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHONHOME", "__PYVENV_LAUNCHER__"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """An environment that can be run in.
+
+    Attributes:
+        path: Its folder.
+        python: Its interpreter.
+        hit: True when it was there already.
+        seconds: What finding, waiting for or building it took.
+    """
+
+    path: Path
+    python: Path
+    hit: bool
+    seconds: float
+
+    def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The environment variables of a process that runs in it, as its ``activate`` would leave them.
+
+        Args:
+            environ: What they start from. CONDA_PREFIX is left alone, as activation of a virtual environment does.
+        """
+        changed = {name: value for name, value in environ.items() if name not in _GIVES_WAY}
+        path, folder = environ.get("PATH", os.defpath), self.python.parent
+        if Path(shutil.which("python", path=path) or "python").parent != folder:
+            changed["PATH"] = os.pathsep.join((str(folder), path))
+        if (self.path / "pyvenv.cfg").is_file():
+            changed["VIRTUAL_ENV"] = str(self.path)
+        if "PYTHONHOME" in environ and self.path == Path(sys.prefix):
+            changed["PYTHONHOME"] = environ["PYTHONHOME"]
+        return changed
+
+
+def find_prefix(lock: EnvironmentLock, *, cache: Path) -> Path | None:
+    """The folder of an environment that can be run in now; None when it would have to be built."""
+    if lock.kind == "current":
+        return Path(sys.prefix)
+    path = _place(lock, cache)
+    return path if is_private(path.parent) and _is_whole(path, lock) else None
+
+
+def ensure_prefix(lock: EnvironmentLock, *, cache: Path, on_progress: Progress = quiet) -> Prefix:
+    """Give the environment of a lock: the one that is there, else build it.
+
+    May block for as long as downloads take, or while another process builds the same. Idempotent: several callers at
+    once build it once, and a caller killed at any point leaves nothing that is used later.
+
+    Args:
+        lock: The resolved environment. For the current interpreter nothing is built.
+        cache: The environment cache's folder.
+        on_progress: Told about each stage; never called on a hit.
+
+    Raises:
+        EnvironmentUnavailable: the cache cannot be used, or the packages cannot be had or installed.
+    """
+    begun = time.perf_counter()
+    if lock.kind == "current":
+        return Prefix(Path(sys.prefix), Path(sys.executable), hit=True, seconds=0.0)
+    path = _place(lock, cache)
+    hit = find_prefix(lock, cache=cache) is not None
+    if not hit:
+        private_folder(path.parent)
+        with exclusive(path.with_suffix(".lock"), on_progress) as descriptor:
+            hit = _is_whole(path, lock)
+            if not hit:
+                _build_or_remove(path, lock, descriptor, on_progress)
+    return Prefix(path, path / "bin/python", hit=hit, seconds=time.perf_counter() - begun)
+
+
+def _place(lock: EnvironmentLock, cache: Path) -> Path:
+    return cache.absolute() / "environments" / lock.key[:32]
+
+
+def _is_whole(path: Path, lock: EnvironmentLock) -> bool:
+    """True when the marker says what it must say now."""
+    try:
+        found = path.lstat()
+        expected = _marker(path, lock)
+    except OSError:
+        return False
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    return ours and read_sealed(path / _MARKER) == expected
+
+
+def _marker(path: Path, lock: EnvironmentLock) -> str:
+    """What makes a prefix valid: its key, its place (scripts carry it), and the very Python that it was built on."""
+    python = (path / "bin/python").stat()
+    return json.dumps({"key": lock.key, "path": str(path), "python": [python.st_size, python.st_mtime_ns]})
+
+
+def _build_or_remove(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> None:
+    try:
+        _remove(path)
+        try:
+            _build(path, lock, descriptor, on_progress)
+        except BaseException:
+            _remove(path)
+            raise
+    except OSError as error:
+        raise unusable(error, path) from None
+
+
+def _build(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> None:
+    environ = {**os.environ, **lock.sources.variables}
+    python = find_python(lock.python_version, environ=environ, implementation=lock.implementation)
+    on_progress(f"creating python {python.version}")
+    create = ["venv", str(path), "--python", str(python.executable), "--no-project"]
+    done = run_uv(create, environ=environ, keep_open=(descriptor,))
+    if done.returncode != 0:
+        raise uv_failure(done.stderr, origins={}, folder=path)
+    if lock.packages:
+        on_progress(f"installing {len(lock.packages)} packages")
+        _install(path, lock, descriptor, environ)
+    on_progress("finishing")
+    write_sealed(path / _MARKER, _marker(path, lock))
+
+
+def _install(path: Path, lock: EnvironmentLock, descriptor: int, environ: Mapping[str, str]) -> None:
+    """Install from uv's cache, else from the index.
+
+    Not compiled to bytecode unless UV_COMPILE_BYTECODE asks for it: for scikit-learn and MLflow that takes 12 s, while
+    Python itself spends 4 s on the modules that the first run imports.
+    """
+    install = ["pip", "sync", "-", "--python", str(path / "bin/python")]
+    if all(package.hashes for package in lock.packages):
+        install.append("--require-hashes")  # else one is a git commit, and those that have hashes are verified still
+    text = "".join(f"{line}\n" for line in lock.sources.lines) + lock.text
+    for attempt in ([*install, "--offline"], install):
+        done = run_uv(attempt, environ=environ, text=text, keep_open=(descriptor,))
+        if done.returncode == 0:
+            return
+    raise uv_failure(done.stderr, origins={}, folder=path)
+
+
+def _remove(path: Path) -> None:
+    """Delete what is there, its marker first: half of a prefix must not pass for one."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        (path / _MARKER).unlink(missing_ok=True)
+        shutil.rmtree(path)

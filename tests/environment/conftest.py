@@ -1,0 +1,160 @@
+"""Wheels made here, a project to ask for them, and a machine whose own pip and uv settings do not count."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import http.server
+import os
+import shutil
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
+
+MakeWheel = Callable[..., Path]
+ReadProject = Callable[..., EnvironmentSpec]
+
+
+@pytest.fixture(scope="session")
+def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uv-cache")
+
+
+@pytest.fixture(autouse=True)
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uv_cache: Path) -> None:
+    """Without pip's and uv's settings, unless the test is about the real package index."""
+    if request.node.get_closest_marker("package_index"):
+        return
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "no-config"))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "no-pyenv"))
+    monkeypatch.setenv("UV_CACHE_DIR", str(uv_cache))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project's folder, with a name that breaks careless quoting."""
+    made = tmp_path / "my 'project' \"é\"\nx"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def make_wheel(folder: Path) -> MakeWheel:
+    """Write ``wheels/NAME-VERSION-py3-none-any.whl`` with a module of that name; the same bytes for the same call."""
+
+    def make(name: str, version: str, *, requires: tuple[str, ...] = (), into: Path = folder / "wheels") -> Path:
+        info = f"{name}-{version}.dist-info"
+        needs = "".join(f"Requires-Dist: {need}\n" for need in requires)
+        files = {
+            f"{name}.py": f"VERSION = '{version}'\ndef main():\n    print('{name}', VERSION)\n",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/entry_points.txt": f"[console_scripts]\n{name}-say = {name}:main\n",
+        }
+        digests = {
+            path: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+            for path, text in files.items()
+        }
+        record = "".join(f"{path},sha256={digest},{len(files[path])}\n" for path, digest in digests.items())
+        into.mkdir(exist_ok=True)
+        made = into / f"{name}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(made, "w") as archive:
+            for path, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
+                archive.writestr(zipfile.ZipInfo(path), text)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def read(folder: Path, make_wheel: MakeWheel) -> ReadProject:
+    """Read a project that asks for the given requirement lines and may look into ``wheels`` only."""
+
+    def read_lines(*lines: str, python: str | None = None, offline: bool = True) -> EnvironmentSpec:
+        (folder / "wheels").mkdir(exist_ok=True)
+        text = "" if python is None else f'python: "{python}"\n'
+        looked = ["--no-index", "--find-links wheels"] if offline else []
+        text += "dependencies:\n" + "".join(f"  - {line}\n" for line in (*looked, *lines))
+        (folder / "python_env.yaml").write_text(text, encoding="utf-8")
+        path = folder / "python_env.yaml"
+        return read_environment("python_env", path, folder=folder, env_manager="uv", current=False)
+
+    return read_lines
+
+
+@dataclass
+class Index:
+    """A package index on loopback for whoever knows the password.
+
+    ``asked`` is set when a wheel is first asked for; it is given only once ``answer`` is set.
+    """
+
+    folder: Path
+    url: str
+    asked: threading.Event
+    answer: threading.Event
+    user: str = "canary-user"
+    password: str = "canary-password"  # noqa: S105 - what the tests look for where it must not be
+
+    @property
+    def private_url(self) -> str:
+        return self.url.replace("://", f"://{self.user}:{self.password}@")
+
+    def add(self, wheel: Path) -> None:
+        name = wheel.name.partition("-")[0]
+        page = self.folder / "simple" / name / "index.html"
+        page.parent.mkdir(parents=True)
+        shutil.copy(wheel, page.parent)
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        page.write_text(f'<a href="{wheel.name}#sha256={digest}">{wheel.name}</a>', encoding="utf-8")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    asked, answer = threading.Event(), threading.Event()
+    answer.set()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            expected = base64.b64encode(f"{made.user}:{made.password}".encode()).decode()
+            if self.headers.get("Authorization") != f"Basic {expected}":
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", "Basic")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if self.path.endswith(".whl"):
+                asked.set()
+                answer.wait(60)
+            super().do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+        made = Index(folder, f"http://127.0.0.1:{server.server_port}/simple", asked, answer)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield made
+        answer.set()
+        server.shutdown()
+        thread.join()
