@@ -1,0 +1,110 @@
+"""The table of causes: one entry each, the most specific first. A new cause is one line here and its matcher."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mlflow_azure_backend.diagnosis import (
+    data,
+    files,
+    imports,
+    last_words,
+    machine,
+    network,
+    outcomes,
+    syntax,
+    versions,
+)
+from mlflow_azure_backend.diagnosis.case import Matcher
+
+CAUSES: Final[tuple[tuple[str, Matcher], ...]] = (
+    # what the job's end proves by itself
+    ("timeout", outcomes.timed_out),
+    ("ended-from-outside", outcomes.ended_from_outside),
+    ("start-failed", outcomes.never_started),
+    ("out-of-memory", outcomes.out_of_memory),
+    ("segmentation-fault", outcomes.segmentation_fault),
+    ("killed-by-signal", outcomes.killed_by_signal),
+    # last words without a traceback
+    ("wrong-parameter-type", last_words.wrong_type),
+    ("invalid-choice", last_words.invalid_choice),
+    ("unknown-option", last_words.unknown_option),
+    ("missing-option", last_words.missing_option),
+    ("value-taken-for-option", last_words.value_taken_for_option),
+    ("missing-script", files.missing_script),
+    ("windows-line-endings", last_words.windows_line_endings),
+    ("missing-shared-library", imports.missing_library_of_program),
+    ("missing-executable", last_words.missing_command),
+    ("missing-executable", last_words.missing_program),
+    ("not-executable", last_words.not_executable),
+    ("missing-module", imports.missing_main_module),
+    ("missing-r-package", last_words.missing_r_package),
+    ("python-version", versions.package_of_other_python),
+    ("source-not-utf8", files.source_not_utf8),
+    # the code itself
+    ("merge-conflict", syntax.merge_conflict),
+    ("strange-character", syntax.strange_character),
+    ("python-version", versions.syntax_of_other_python),
+    ("wrong-indentation", syntax.wrong_indentation),
+    ("syntax-error", syntax.broken_syntax),
+    # imports
+    ("environment-without-mlflow", imports.no_mlflow),
+    ("azureml-sdk", imports.azureml_sdk),
+    ("left-out-file", imports.left_out_module),
+    ("shadowed-module", imports.shadowed_module),
+    ("module-elsewhere", imports.module_elsewhere),
+    ("python-version", versions.module_of_other_python),
+    ("python-version", versions.name_of_other_python),
+    ("removed-from-package", versions.old_numpy_name),
+    ("removed-from-package", versions.old_pandas_method),
+    ("removed-from-package", versions.old_sklearn_name),
+    ("removed-from-package", versions.old_sklearn_argument),
+    ("missing-shared-library", imports.missing_library),
+    ("binary-mismatch", imports.binary_mismatch),
+    ("binary-mismatch", imports.system_too_old),
+    ("circular-import", imports.circular_import),
+    ("relative-import", imports.relative_import),
+    ("missing-name", imports.missing_name),
+    ("missing-module", imports.missing_module),
+    # files
+    ("unfetched-file", files.unfetched_file),
+    ("left-out-file", files.left_out_file),
+    ("missing-executable", files.missing_command),
+    ("missing-folder", files.missing_folder),
+    ("missing-file", files.missing_file),
+    ("folder-instead-of-file", files.folder_instead_of_file),
+    ("not-executable", files.not_executable),
+    ("permission-denied", files.permission_denied),
+    ("disk-full", files.disk_full),
+    ("too-many-open-files", files.too_many_files),
+    ("wrong-encoding", files.wrong_encoding),
+    ("wrong-encoding", files.unprintable_text),
+    ("broken-json", files.broken_json),
+    ("broken-yaml", files.broken_yaml),
+    ("no-git-repository", files.no_repository),
+    # the wire
+    ("tracking-unreachable", network.tracking_unreachable),
+    ("tracking-refused", network.tracking_refused),
+    ("tracking-plugin-missing", network.no_azureml_store),
+    ("tracking-schema", network.tracking_schema),
+    ("parameter-changed", network.parameter_changed),
+    ("untrusted-certificate", network.untrusted_certificate),
+    ("unreachable-host", network.unreachable_host),
+    ("missing-credentials", network.no_aws_credentials),
+    ("missing-credentials", network.no_azure_credentials),
+    ("port-in-use", network.port_in_use),
+    # the machine
+    ("out-of-memory", outcomes.memory_refused),
+    ("gpu-out-of-memory", machine.gpu_out_of_memory),
+    ("no-gpu", machine.no_gpu),
+    ("shared-memory-full", machine.shared_memory_full),
+    ("no-display", machine.no_display),
+    ("asks-for-input", machine.asks_for_input),
+    ("cannot-pickle", machine.cannot_pickle),
+    ("no-main-guard", machine.no_main_guard),
+    # the data
+    ("missing-column", data.missing_column),
+    ("missing-values", data.missing_values),
+    ("wrong-parameter-type", data.wrong_type),
+)
+"""Slug and matcher of each cause."""

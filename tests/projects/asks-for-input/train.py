@@ -1,0 +1,2 @@
+rows = input("How many rows? ")
+print(rows)

@@ -1,0 +1,9 @@
+import pickle
+
+def main():
+    def model(rate):
+        return rate
+
+    print(len(pickle.dumps(model)))
+
+main()

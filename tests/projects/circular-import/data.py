@@ -1,0 +1,4 @@
+from model import Net
+
+ROWS = 2
+print(Net)

@@ -1,0 +1,5 @@
+from data import ROWS
+
+
+class Net:
+    rows = ROWS

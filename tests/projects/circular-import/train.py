@@ -1,0 +1,3 @@
+from model import Net
+
+print(Net)

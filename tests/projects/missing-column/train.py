@@ -1,0 +1,4 @@
+import pandas
+
+table = pandas.read_csv("train.csv")
+print(table["tagret"].mean())

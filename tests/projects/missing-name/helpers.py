@@ -1,0 +1,2 @@
+def load_row():
+    return 1

@@ -1,0 +1,3 @@
+from helpers import load_rows as load
+
+print(load())

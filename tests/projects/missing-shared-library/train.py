@@ -1,0 +1,6 @@
+import argparse
+import ctypes
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--library")
+ctypes.CDLL(parser.parse_args().library)

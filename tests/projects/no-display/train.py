@@ -1,0 +1,6 @@
+import matplotlib
+
+matplotlib.use("TkAgg")
+import matplotlib.pyplot as plt
+
+plt.figure()

@@ -1,0 +1,2 @@
+for epoch in range(2)
+    print(epoch)
