@@ -1,0 +1,137 @@
+"""Reading a file so that what was read is one state of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import stat
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from mlflow_azure_backend.errors import SnapshotError
+from mlflow_azure_backend.snapshot.rules import ignore_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlflow_azure_backend.snapshot.key_material import Finding, KeyMaterialSearch
+
+BLOCK: Final = 8 * 1024 * 1024
+"""Bytes; a smaller file is held in memory as a whole, a larger one is read in pieces of this size."""
+
+# Without O_NONBLOCK, a pipe that has taken the place of a file since the walk would hold us for ever.
+_FLAGS: Final = os.O_RDONLY | sum(
+    getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY")
+)
+
+
+class Content(NamedTuple):
+    """What was read.
+
+    Attributes:
+        status: The file's status when it was read.
+        sha256: In hexadecimal.
+        data: The bytes; None when there are ``BLOCK`` or more.
+        finding: A credential in it; None when there is none or nobody asked.
+    """
+
+    status: os.stat_result
+    sha256: str
+    data: bytes | None
+    finding: Finding | None
+
+
+class _Changed(Exception):
+    """The file was written to while it was read; never seen outside."""
+
+
+_EXECUTABLE: Final = 0 if os.name == "nt" else stat.S_IXUSR
+
+
+def is_executable(status: os.stat_result) -> bool:
+    """The owner's execute bit; False on Windows, which has none."""
+    return status.st_mode & _EXECUTABLE != 0
+
+
+def read_file(path: str, location: str, *, search: bool = False) -> Content:
+    """Read and hash a file, once more if it changes meanwhile.
+
+    Args:
+        path: What the user is told.
+        location: Where it is.
+        search: Look for credentials.
+
+    Raises:
+        SnapshotError: It cannot be read, or it changed both times.
+    """
+    for _ in range(2):
+        try:
+            return _read_once(location, search=search)
+        except _Changed:
+            continue
+        except OSError as error:
+            raise unreadable(path, error) from error
+    raise changed(path)
+
+
+def _read_once(location: str, *, search: bool) -> Content:
+    key_material = _new_search() if search else None
+    descriptor = os.open(location, _FLAGS)
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise _Changed
+        data = os.read(descriptor, min(before.st_size + 1, BLOCK))
+        digest = hashlib.sha256(data)
+        size = len(data)
+        if key_material is not None:
+            key_material.look_at(data)
+        if before.st_size >= BLOCK:
+            for block in iter(lambda: os.read(descriptor, BLOCK), b""):
+                digest.update(block)
+                size += len(block)
+                if key_material is not None:
+                    key_material.look_at(block)
+        after = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if (size, before.st_size, before.st_mtime_ns) != (after.st_size, after.st_size, after.st_mtime_ns):
+        raise _Changed
+    finding = None if key_material is None else key_material.finding
+    return Content(before, digest.hexdigest(), data if size < BLOCK else None, finding)
+
+
+def _new_search() -> KeyMaterialSearch:
+    from mlflow_azure_backend.snapshot.key_material import KeyMaterialSearch
+
+    return KeyMaterialSearch()
+
+
+def blocks_of(path: str, location: str) -> Iterator[bytes]:
+    """The bytes of a file, block by block; whether they are still the same is for the caller to find out."""
+    try:
+        descriptor = os.open(location, _FLAGS)
+        try:
+            yield from iter(lambda: os.read(descriptor, BLOCK), b"")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str, error: OSError) -> SnapshotError:
+    """A file or folder of the project that the system does not let us read."""
+    return SnapshotError(
+        f"cannot be read: {error.strerror}",
+        where=path,
+        next_step=f"chmod u+rX {shlex.quote(path)}, or leave it out: {ignore_command(path)}",
+    )
+
+
+def changed(path: str) -> SnapshotError:
+    """A file that did not hold still."""
+    return SnapshotError(
+        "changed while the snapshot was taken",
+        where=path,
+        next_step=f"try again when nothing writes to it, or leave it out: {ignore_command(path)}",
+    )
