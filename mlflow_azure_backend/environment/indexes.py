@@ -1,6 +1,6 @@
 """Where packages come from: the project's index options over those that this machine has for pip or for uv.
 
-uv does not read pip's configuration, so a user behind a company index would be sent to the public one. pip's settings are
+uv does not read pip's configuration, so a user behind a company index would be sent to the public one. pip's are
 therefore handed on, unless the user has told uv itself where to look. Addresses may hold credentials; they are kept
 out of every ``repr``, fingerprint, lock and message, and reach uv by its standard input and environment only.
 """

@@ -1,0 +1,267 @@
+"""This machine: the command runs in the project's own folder under a supervisor that outlives us if it must."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Final
+
+from mlflow_azure_backend.compute.base import ComputeTarget, Progress, resolve_secrets
+from mlflow_azure_backend.config import BackendConfig, MlflowOptions
+from mlflow_azure_backend.environment.store import ensure_prefix
+from mlflow_azure_backend.errors import TargetError
+from mlflow_azure_backend.files import is_locked
+from mlflow_azure_backend.inputs import fetch_remote_paths
+from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob
+from mlflow_azure_backend.journal import FAULT_VARIABLE, RunFolder, RunRecord, cache_home
+from mlflow_azure_backend.project import render_command
+from mlflow_azure_backend.status import STATUS_OF_REASON, JobState, JobStatus, TerminationReason
+
+_SUPERVISOR: Final = Path(__file__).parent.parent / "supervisor.py"
+_CHUNK: Final = 256 * 1024
+_POLL_SECONDS: Final = 0.05
+_GRACE_SECONDS: Final = 10.0
+
+
+@dataclass
+class _Link:
+    """What this client holds of a job that it started itself."""
+
+    supervisor: subprocess.Popen[bytes]
+    doorbell: int
+    leash: int | None
+    unread: bytearray = field(default_factory=bytearray)
+    undiskable: bytearray = field(default_factory=bytearray)
+    """What the job wrote after the disk was full; the log file ends where it begins."""
+    has_started: bool = False
+    """The command runs, or has run."""
+    rung_off: bool = False
+    """The supervisor has closed its end."""
+
+    def close(self) -> None:
+        """Let go; an attached job ends with it."""
+        os.close(self.doorbell)
+        if self.leash is not None:
+            os.close(self.leash)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.supervisor.wait(timeout=1)
+
+
+class LocalTarget(ComputeTarget):
+    """Jobs as processes of this machine."""
+
+    name: ClassVar[str] = "local"
+    interrupt_cancels: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._links: dict[str, _Link] = {}
+        self._links_lock = threading.Lock()
+
+    def check(self, config: BackendConfig, options: MlflowOptions) -> None:
+        """Refuse what only a container can honour, and secrets that are not there."""
+        resolve_secrets(config, os.environ)
+        if options.docker_args or options.build_image or options.docker_auth:
+            raise TargetError(
+                "docker arguments have no meaning on this machine",
+                next_step="leave out --docker-args, --build-image and docker_auth",
+            )
+
+    def prepare(self, request: JobRequest, progress: Progress) -> PreparedJob:
+        """Build the environment's prefix if it is not there, and download remote ``path`` parameters."""
+        started = time.monotonic()
+        prefix = ensure_prefix(request.environment, cache=cache_home(os.environ), on_progress=progress)
+        seconds = time.monotonic() - started
+        paths = fetch_remote_paths(request.arguments, request.options.storage_dir, progress)
+        command = render_command(request.entry_point, request.arguments, paths)
+        return PreparedJob(command, prefix.variables(_inherited()), prefix.hit, seconds)
+
+    def handle_for(self, run: RunFolder, run_id: str) -> JobHandle:
+        """A local job is found by its folder in the journal."""
+        return JobHandle(self.name, run_id, {"folder": str(run.paths.folder)})
+
+    def submit(self, request: JobRequest, prepared: PreparedJob, run: RunFolder, *, attached: bool) -> None:
+        """Start the supervisor, which starts the command; return when the command runs or could not be started."""
+        record = run.record()
+        if record is None or record.run_id is None or record.work_folder is None:
+            raise ValueError("a job is recorded before it is submitted")
+        order = {
+            "argv": ["bash", "-c", prepared.command],
+            "cwd": str(record.work_folder),
+            "env": _job_environment(request, prepared, record),
+            "grace": _GRACE_SECONDS,
+            "timeout": record.timeout,
+            "on_end": [sys.executable, "-m", "mlflow_azure_backend.recorder", run.key],
+            "on_end_env": _own_environment(run),
+        }
+        link = _start_supervisor(run, order, attached=attached)
+        with self._links_lock:
+            self._links[record.run_id] = link
+
+    def state(self, handle: JobHandle) -> JobState:
+        """The outcome that the supervisor wrote; a supervisor that is gone without one has lost the job."""
+        run = _folder(handle)
+        outcome = run.outcome()
+        if outcome is not None:
+            return outcome
+        if is_locked(_supervisor_lock(run)):
+            asked = (run.paths.folder / "cancel").exists()
+            return JobState(JobStatus.CANCEL_REQUESTED if asked else JobStatus.RUNNING)
+        return run.outcome() or _lose(run)
+
+    def read_log(self, handle: JobHandle, offset: int) -> bytes:
+        """From the log file; from the supervisor itself once the disk was full."""
+        link = self._links.get(handle.name)
+        try:
+            with _folder(handle).paths.log.open("rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                if offset < size or link is None:
+                    return os.pread(stream.fileno(), _CHUNK, offset)
+        except FileNotFoundError:
+            size = 0
+        return b"" if link is None else bytes(link.undiskable[offset - size : offset - size + _CHUNK])
+
+    def wait_for_change(self, handle: JobHandle, timeout: float) -> None:
+        """Wait for the supervisor's doorbell; a job that another process started is looked at now and then."""
+        link = self._links.get(handle.name)
+        if link is None or link.rung_off:
+            time.sleep(min(timeout, _POLL_SECONDS))
+            return
+        ready, _, _ = select.select([link.doorbell], [], [], timeout)
+        if ready:
+            _listen(link)
+
+    def cancel(self, handle: JobHandle, *, at_once: bool = False) -> None:
+        """Ask the supervisor for the end of the whole process tree."""
+        run = _folder(handle)
+        if run.outcome() is not None:
+            return
+        link = self._links.get(handle.name)
+        if link is not None and link.leash is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(link.leash, b"CC" if at_once else b"C")
+            return
+        (run.paths.folder / "cancel").touch(mode=0o600)
+        supervisor = run.read_json(run.paths.folder / "supervisor.json")
+        if supervisor is not None and is_locked(_supervisor_lock(run)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(supervisor["pid"], signal.SIGTERM)
+
+    def release(self, handle: JobHandle) -> None:
+        """Close the doorbell and reap the supervisor, which ends once the run's end is recorded."""
+        with self._links_lock:
+            link = self._links.pop(handle.name, None)
+        if link is not None:
+            link.close()
+
+
+def _job_environment(request: JobRequest, prepared: PreparedJob, record: RunRecord) -> dict[str, str]:
+    """The client's own environment, the prefix on its path, the run to join, then what the user asked for."""
+    joined = {
+        "MLFLOW_RUN_ID": str(record.run_id),
+        "MLFLOW_TRACKING_URI": record.tracking.uri,
+        "MLFLOW_EXPERIMENT_ID": str(record.tracking.experiment_id),
+    }
+    unbuffered = {"PYTHONUNBUFFERED": os.environ.get("PYTHONUNBUFFERED", "1")}
+    secrets = resolve_secrets(request.config, os.environ)
+    return {**prepared.variables, **joined, **unbuffered, **request.config.environment_variables, **secrets}
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != FAULT_VARIABLE}
+
+
+def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: bool) -> _Link:
+    doorbell, doorbell_far = os.pipe()
+    leash_far, leash = os.pipe() if attached else (None, None)
+    far_ends = [end for end in (doorbell_far, leash_far) if end is not None]
+    order |= {"notify_fd": doorbell_far, "leash_fd": leash_far}
+    diary = os.open(run.paths.folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_SUPERVISOR), str(run.paths.folder)],
+            stdin=subprocess.PIPE,
+            stdout=diary,
+            stderr=diary,
+            pass_fds=far_ends,
+        )
+    except OSError as error:
+        for end in (doorbell, leash):
+            if end is not None:
+                os.close(end)
+        raise TargetError(f"the supervisor could not be started: {error}") from error
+    finally:
+        for end in (*far_ends, diary):
+            os.close(end)
+    link = _Link(supervisor, doorbell, leash)
+    try:
+        if supervisor.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), supervisor.stdin:
+                supervisor.stdin.write(json.dumps(order).encode() + b"\n")
+        while not link.has_started and not link.rung_off:
+            _listen(link)
+    except BaseException:
+        link.close()
+        raise
+    if not link.has_started and run.outcome() is None:
+        link.close()
+        reason = (run.paths.folder / "supervisor.log").read_text(errors="replace").strip() or "it says nothing"
+        raise TargetError(f"the supervisor could not start: {reason}")
+    return link
+
+
+def _listen(link: _Link) -> None:
+    """Read the doorbell until what is there has been understood; blocks when nothing is there.
+
+    The words are the supervisor's; its head explains them.
+    """
+    heard = os.read(link.doorbell, _CHUNK)
+    link.unread += heard
+    link.rung_off = link.rung_off or not heard
+    while link.unread:
+        if link.unread[:1] != b"!":
+            link.has_started = link.has_started or link.unread[:1] == b"S"
+            del link.unread[:1]
+            continue
+        length = int.from_bytes(link.unread[1:5], "big")
+        if len(link.unread) < 5 + length:
+            return
+        link.undiskable += link.unread[5 : 5 + length]
+        del link.unread[: 5 + length]
+
+
+def _folder(handle: JobHandle) -> RunFolder:
+    folder = Path(handle.details["folder"])
+    return RunFolder(folder.parent.parent, folder.name)
+
+
+def _supervisor_lock(run: RunFolder) -> Path:
+    return run.paths.folder / "supervisor.lock"
+
+
+def _lose(run: RunFolder) -> JobState:
+    """Write down that nobody saw the job's end."""
+    begun = (run.paths.folder / "supervisor.json").exists()
+    reason = TerminationReason.LOST if begun else TerminationReason.START_FAILED
+    message = (
+        "its supervisor was killed, or this machine went down"
+        if begun
+        else "its client was stopped before the command began"
+    )
+    run.write_json(
+        run.paths.outcome, {"version": 1, "reason": reason.value, "ended_at": time.time(), "message": message}
+    )
+    return JobState(STATUS_OF_REASON[reason], reason, message=message)
+
+
+def _own_environment(run: RunFolder) -> dict[str, str]:
+    """What the recorder needs when the supervisor starts it: this client's own environment and journal."""
+    return {**_inherited(), "MLFLOW_AZURE_HOME": str(run.paths.folder.parent.parent)}

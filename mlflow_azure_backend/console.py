@@ -1,0 +1,197 @@
+"""The only file that prints. Our lines go to stderr, the job's own bytes to stdout, untouched."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+from mlflow_azure_backend import __version__
+from mlflow_azure_backend.status import JobStatus, TerminationReason
+
+if TYPE_CHECKING:  # the recorder imports MLflow, and commands that only read the journal must not wait for that
+    from mlflow_azure_backend.recorder import Ending
+
+_RULE_WIDTH: Final = 54
+_LABEL_WIDTH: Final = 12
+_ASCII: Final = str.maketrans({"✓": "+", "✗": "x", "─": "-", "·": "-", "…": ".", "→": ">"})
+
+
+class Phase:
+    """One line of the story: what is being done, then what came of it."""
+
+    def __init__(self, name: str, spinner: Any) -> None:
+        self.name = name
+        self.summary = ""
+        self.details: list[tuple[str, str]] = []
+        self._spinner = spinner
+
+    def progress(self, text: str) -> None:
+        """Show what a slow step is doing now, on a terminal."""
+        if self._spinner is not None:
+            self._spinner.update(f"{self.name:<{_LABEL_WIDTH}} {text}")
+
+
+class Console:
+    """What a user sees of a run."""
+
+    def __init__(self) -> None:
+        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._open = True
+        self._at_line_start = True
+        self._in_output = False
+        self.tracking: str | None = None
+
+    def header(self, where: str) -> None:
+        """The first line: who we are, where the job runs, and where it is tracked if that is known."""
+        tracking = [] if self.tracking is None else [f"tracking {self.tracking}"]
+        self._line(" · ".join((f"azureml {__version__}", where, *tracking)), "dim")
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[Phase]:
+        """Time one phase: a spinner on a terminal while it lasts, then one line if there is something to say."""
+        started = time.monotonic()
+        if self._rich.is_terminal:
+            with self._rich.status(name, spinner="dots") as spinner:
+                phase = Phase(name, spinner)
+                yield phase
+        else:
+            phase = Phase(name, None)
+            yield phase
+        seconds = f"{time.monotonic() - started:.2f}s"
+        if phase.summary:
+            self._mark("✓", "green", f"{name:<{_LABEL_WIDTH}} {phase.summary:<46} {seconds}")
+        for label, text in phase.details:
+            self.detail(label, text)
+
+    def detail(self, label: str, text: str, width: int = _LABEL_WIDTH) -> None:
+        """An indented line that belongs to the one above."""
+        self._line(f"  {label:<{width}} {text}", "dim")
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, and need not act upon."""
+        self._mark("·", "yellow", text)
+
+    def error(self, text: str) -> None:
+        """A mistake, in one line."""
+        self._mark("✗", "red", text)
+
+    def begin_output(self) -> None:
+        """Draw the rule above the job's own lines."""
+        self._in_output = True
+        self._line("─" * _RULE_WIDTH, "dim")
+
+    def job_output(self, chunk: bytes) -> None:
+        """Pass on what the job wrote. A stdout that is gone is no reason to stop watching the job."""
+        if not self._open or not chunk:
+            return
+        self._at_line_start = chunk.endswith(b"\n")
+        try:
+            _write(sys.stdout, chunk, self._decoder)
+        except (OSError, ValueError):
+            self._open = False
+            _point_at_nothing(sys.stdout)
+
+    def ending(self, run_id: str, ending: Ending) -> None:
+        """The rule below the job's lines and how it ended, with the cause and what to do."""
+        if self._in_output:
+            if not self._at_line_start:
+                self.job_output(b"\n")
+            self._line("─" * _RULE_WIDTH, "dim")
+        good = ending.run_status == "FINISHED"
+        self._mark("✓" if good else "✗", "green" if good else "red", _verdict(ending))
+        for label, text in _explanation(run_id, ending):
+            self.detail(label, text, width=7)
+
+    def finding(self, good: bool, name: str, found: str, fix: str | None) -> None:
+        """One thing that ``doctor`` looked at."""
+        self._mark("✓" if good else "✗", "green" if good else "red", f"{name:<{_LABEL_WIDTH}} {found}")
+        if fix is not None:
+            self.detail("", f"fix: {fix}")
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
+        """Rows below a head, on stdout, each column as wide as it must be."""
+        lines = [[cell or "" for cell in row] for row in (head, *rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+        for line in lines:
+            self.plain("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+    def plain(self, text: str) -> None:
+        """An answer, on stdout."""
+        self.job_output((text + "\n").encode("utf-8", "surrogateescape"))
+
+    def _mark(self, sign: str, style: str, text: str) -> None:
+        self._print(Text.assemble((self._legible(sign), style), " ", self._legible(text)))
+
+    def _line(self, text: str, style: str) -> None:
+        self._print(Text(self._legible(text), style))
+
+    def _legible(self, text: str) -> str:
+        return text if self._rich.encoding.lower().startswith("utf") else text.translate(_ASCII)
+
+    def _print(self, text: Text) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            text.rstrip()
+            self._rich.print(text, no_wrap=True, overflow="ignore", crop=False)
+
+
+def _verdict(ending: Ending) -> str:
+    state = ending.state
+    word = {JobStatus.COMPLETED: "finished", JobStatus.CANCELED: "cancelled"}.get(state.status, "failed")
+    if ending.run_status == "FAILED":
+        word = "failed"
+    parts = [word]
+    if state.started_at is not None and state.ended_at is not None:
+        parts[0] += f" after {state.ended_at - state.started_at:.1f}s"
+    if state.signal is not None and state.reason is TerminationReason.SIGNAL:
+        parts.append(f"signal {state.signal}")
+    elif state.exit_code is not None and state.status is JobStatus.FAILED:
+        parts.append(f"exit {state.exit_code}")
+    if state.reason is TerminationReason.TIMEOUT:
+        parts.append("timeout")
+    return " · ".join(parts)
+
+
+def _explanation(run_id: str, ending: Ending) -> Iterator[tuple[str, str]]:
+    if ending.remark is not None:
+        yield "note", ending.remark
+    if ending.diagnosis is not None:
+        yield "cause", ending.diagnosis.cause
+        if ending.diagnosis.at is not None:
+            yield "at", ending.diagnosis.at
+        for line in (ending.diagnosis.fix or "").splitlines():
+            yield "fix", line
+    elif ending.state.message is not None:
+        yield "cause", ending.state.message
+    if ending.undelivered is not None:
+        yield "store", f"not told yet: {ending.undelivered}"
+        yield "fix", "mlflow-azure sync"
+    if ending.run_status != "FINISHED":
+        yield "logs", f"mlflow-azure logs {run_id[:8]} --tail 200"
+
+
+def _write(stream: IO[str], chunk: bytes, decoder: codecs.IncrementalDecoder) -> None:
+    binary = getattr(stream, "buffer", None)
+    if binary is not None:
+        stream.flush()
+        binary.write(chunk)
+        binary.flush()
+    else:  # a notebook's stream knows text only
+        stream.write(decoder.decode(chunk))
+        stream.flush()
+
+
+def _point_at_nothing(stream: IO[str]) -> None:
+    """Keep Python's own flush at exit from failing on a stream that is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)

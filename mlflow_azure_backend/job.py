@@ -1,0 +1,161 @@
+"""What is to be run, and the receipt for it: the nouns between the project and the targets."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow_azure_backend.config import BackendConfig, MlflowOptions
+from mlflow_azure_backend.environment.lock import EnvironmentLock
+from mlflow_azure_backend.project import Argument, EntryPoint
+from mlflow_azure_backend.snapshot import Snapshot
+from mlflow_azure_backend.source import ProjectSource
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingContext:
+    """Where the run is tracked.
+
+    Attributes:
+        uri: The tracking URI, relative sqlite and file paths made absolute.
+        experiment_id: MLflow's experiment id; None until it has been looked up by its name.
+        experiment_name: The experiment's name, if that is how the user named it.
+        run_name: The name that the user gave; None lets MLflow choose one.
+        parent_run_id: The run that this one belongs to; None when it stands alone.
+    """
+
+    uri: str
+    experiment_id: str | None = None
+    experiment_name: str | None = None
+    run_name: str | None = None
+    parent_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """One job, complete and frozen: printing it is ``mlflow-azure plan``.
+
+    Attributes:
+        submission_id: The idempotency key: the same one means the same job.
+        target: Name of the compute target.
+        source: Where the project came from.
+        entry_point: What of it is to be run.
+        arguments: Its parameters, bound.
+        command: The POSIX shell command that follows from both.
+        snapshot: The project's files.
+        environment: The resolved environment.
+        environment_file: The file that the user can mend; None for the current interpreter.
+        config: The backend configuration.
+        options: MLflow's own options.
+        notes: Lines for the user: what was ignored, guessed or replaced on the way.
+    """
+
+    submission_id: str
+    target: str
+    source: ProjectSource
+    entry_point: EntryPoint
+    arguments: tuple[Argument, ...]
+    command: str
+    snapshot: Snapshot
+    environment: EnvironmentLock
+    environment_file: str | None
+    config: BackendConfig
+    options: MlflowOptions
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedJob:
+    """What a target made ready for a request.
+
+    Attributes:
+        command: The POSIX shell command with the target's own paths in it.
+        variables: The environment variables that the target's environment needs (PATH and the like).
+        environment_hit: Whether the environment was there already.
+        environment_seconds: Seconds that making it ready took.
+    """
+
+    command: str
+    variables: Mapping[str, str]
+    environment_hit: bool
+    environment_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobHandle:
+    """The receipt for a submitted job: plain data, good in any process that reaches the target.
+
+    Attributes:
+        target: Name of the compute target.
+        name: The job's name, which is the MLflow run's id.
+        details: What else the target needs to find it again.
+    """
+
+    target: str
+    name: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobPaths:
+    """The files of one run in the journal; who writes each is said in ``journal.py``."""
+
+    folder: Path
+
+    @property
+    def request(self) -> Path:
+        """What was asked for."""
+        return self.folder / "request.json"
+
+    @property
+    def manifest(self) -> Path:
+        """The snapshot's files and what was left out."""
+        return self.folder / "manifest.json"
+
+    @property
+    def archive(self) -> Path:
+        """The snapshot itself; absent for a clean git commit."""
+        return self.folder / "snapshot.tar.zst"
+
+    @property
+    def checkout(self) -> Path:
+        """Our copy of a project that came from git or a zip file."""
+        return self.folder / "checkout"
+
+    @property
+    def handle(self) -> Path:
+        """The receipt."""
+        return self.folder / "handle.json"
+
+    @property
+    def log(self) -> Path:
+        """What the job wrote, byte-exact."""
+        return self.folder / "std_log.txt"
+
+    @property
+    def outcome(self) -> Path:
+        """How it ended."""
+        return self.folder / "outcome.json"
+
+    @property
+    def lease(self) -> Path:
+        """Locked by whoever will write the run's end."""
+        return self.folder / "lease"
+
+    @property
+    def inputs_recorded(self) -> Path:
+        """Manifest, snapshot and lock are in the tracking store."""
+        return self.folder / "inputs_recorded"
+
+    @property
+    def recorded(self) -> Path:
+        """The run's end is in the tracking store."""
+        return self.folder / "recorded.json"
+
+
+def new_submission_id() -> str:
+    """A key that nobody has used."""
+    return uuid.uuid4().hex

@@ -1,0 +1,397 @@
+"""What we did, on disk before we did it.
+
+::
+
+    $MLFLOW_AZURE_HOME/
+      active/<key>      an empty file for each submission whose end is not yet in the tracking store
+      ids/<run id>      holds the key of that run's submission
+      archives/<digest> which run of an experiment holds the archive of a snapshot, so that it is stored once
+      runs/<key>/       all there is of one submission; the key is a digest of its submission_id
+        submit.lock       locked while it is being submitted, so that one submission_id is one job
+        lease             locked by whoever will write the run's end: the client while it lives
+        request.json      RunRecord: written before the run is made, and again with the run's id
+        manifest.json     the snapshot's files and what was left out
+        snapshot.tar.zst  the snapshot; not for a clean git commit
+        checkout/ inputs/ work/   copies of ours, removed when the run's end is recorded
+        handle.json       how the job is found: written before it is submitted
+        std_log.txt supervisor.json outcome.json   written by the supervisor
+        recorded.json     the run's end is in the tracking store
+
+Files are 0600, folders 0700. Nothing here is ever locked by a process id: a lock dies with its owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import TypeAdapter, ValidationError
+
+from mlflow_azure_backend.errors import JournalError, UnknownRun
+from mlflow_azure_backend.files import is_locked, locked, make_private_folder, try_lock, unusable, write_durably
+from mlflow_azure_backend.job import JobHandle, JobPaths, TrackingContext
+from mlflow_azure_backend.status import STATUS_OF_REASON, JobState, TerminationReason
+
+ARCHIVE_ARTIFACT = "snapshot/snapshot.tar.zst"
+"""Where among a run's artifacts the archive of its snapshot is."""
+
+FAULT_VARIABLE = "MLFLOW_AZURE_FAULT"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What the journal keeps of a request: enough to end, show and repeat the run from another process.
+
+    Attributes:
+        submission_id: The idempotency key, also a tag of the run.
+        target: Name of the compute target.
+        tracking: Where the run is tracked.
+        created_at: Seconds since the epoch.
+        project_uri: The project as the user named it, without credentials.
+        git_commit: The project's commit; None when it has none.
+        archived_by: The earlier run that holds the same snapshot's archive; None when this one does, or when the
+            snapshot is a git commit and needs none.
+        entry_point: Name of the entry point or script.
+        command: The command's template.
+        parameters: As the user gave them; a secret one is ``***``.
+        work_folder: Where the command runs; None when that is not on this machine.
+        owned_folders: Copies of ours, to be removed with the run's end.
+        outputs: Files in ``./outputs`` at the start: path, (bytes, mtime in ns).
+        snapshot_hash: The snapshot's content hash.
+        environment_key: The environment's key.
+        environment_lock: Name and text of the lock file.
+        environment_file: The file that the user can mend; None for the current interpreter.
+        packages: Names of the environment's packages; None when unknown.
+        python_version: The environment's Python.
+        timeout: Seconds; None for no limit.
+        tags: The user's own tags.
+        run_id: MLflow's id; None until the run is made.
+        run_name: MLflow's name for it.
+        artifact_uri: Where its artifacts go.
+    """
+
+    submission_id: str
+    target: str
+    tracking: TrackingContext
+    created_at: float
+    project_uri: str
+    git_commit: str | None
+    archived_by: str | None
+    entry_point: str
+    command: str
+    parameters: Mapping[str, str]
+    work_folder: Path | None
+    owned_folders: tuple[Path, ...]
+    outputs: Mapping[str, tuple[int, int]]
+    snapshot_hash: str
+    environment_key: str
+    environment_lock: tuple[str, str]
+    environment_file: str | None
+    packages: tuple[str, ...] | None
+    python_version: str | None
+    timeout: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    run_id: str | None = None
+    run_name: str | None = None
+    artifact_uri: str | None = None
+
+
+def state_home(environ: Mapping[str, str]) -> Path:
+    """The folder of the journal: ``$MLFLOW_AZURE_HOME``, else XDG's state folder, else one in the temporary folder."""
+    return _home(environ, "MLFLOW_AZURE_HOME", "XDG_STATE_HOME", ".local/state")
+
+
+def cache_home(environ: Mapping[str, str]) -> Path:
+    """The folder of the caches: ``$MLFLOW_AZURE_CACHE``, else XDG's cache folder, else one in the temporary folder."""
+    return _home(environ, "MLFLOW_AZURE_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def _home(environ: Mapping[str, str], own: str, xdg: str, below_home: str) -> Path:
+    if own_value := environ.get(own):
+        return Path(own_value).absolute()
+    if xdg_value := environ.get(xdg):
+        return Path(xdg_value).absolute() / "mlflow-azure"
+    home = environ.get("HOME")
+    if home and os.access(home, os.W_OK):
+        return Path(home).absolute() / below_home / "mlflow-azure"
+    return Path(tempfile.gettempdir()) / f"mlflow-azure-{os.getuid()}" / Path(below_home).name
+
+
+def fault_point(name: str) -> None:
+    """Die, fail or be interrupted here if ``$MLFLOW_AZURE_FAULT`` is ``name:`` and ``kill``, ``raise`` or ``sigint``.
+
+    Raises:
+        RuntimeError: The variable orders it.
+    """
+    ordered = os.environ.get(FAULT_VARIABLE)
+    if ordered is None or not ordered.startswith(name + ":"):
+        return
+    action = ordered.rpartition(":")[2]
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "sigint":
+        os.kill(os.getpid(), signal.SIGINT)
+    else:
+        raise RuntimeError(f"fault ordered at {name}")
+
+
+class RunFolder:
+    """One submission's folder."""
+
+    def __init__(self, home: Path, key: str) -> None:
+        self._home = home
+        self.key = key
+        self.paths = JobPaths(home / "runs" / key)
+
+    @property
+    def marker(self) -> Path:
+        """There while the run's end is not in the tracking store."""
+        return self._home / "active" / self.key
+
+    def write_record(self, record: RunRecord) -> None:
+        """Put ``record`` on disk, durably, and make the run findable by its id."""
+        write_durably(self.paths.request, _RECORD.dump_json(record))
+        if record.run_id is not None:
+            write_durably(self._home / "ids" / record.run_id, self.key.encode())
+
+    def record(self) -> RunRecord | None:
+        """What was asked for; None when nothing had been written when the client died.
+
+        Raises:
+            JournalError: It is damaged.
+        """
+        try:
+            return _RECORD.validate_json(self.paths.request.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise JournalError("is damaged", where=self.paths.request, next_step="remove its folder") from error
+
+    def write_json(self, path: Path, content: object) -> None:
+        """Put a JSON document of ours on disk, durably."""
+        write_durably(path, json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+
+    def read_json(self, path: Path) -> dict[str, Any] | None:
+        """A JSON document of ours; None when it is not there.
+
+        Raises:
+            JournalError: It is damaged.
+        """
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise JournalError("is damaged", where=path, next_step="remove its folder") from error
+        if not isinstance(content, dict):
+            raise JournalError("is damaged", where=path, next_step="remove its folder")
+        return content
+
+    def write_handle(self, handle: JobHandle) -> None:
+        """Put on disk how the job will be found, before it is submitted."""
+        self.write_json(
+            self.paths.handle, {"target": handle.target, "name": handle.name, "details": dict(handle.details)}
+        )
+
+    def handle(self) -> JobHandle | None:
+        """How the job is found; None when its client failed or died before it could have been submitted."""
+        content = self.read_json(self.paths.handle)
+        return None if content is None else JobHandle(content["target"], content["name"], content["details"])
+
+    def outcome(self) -> JobState | None:
+        """How a job that a supervisor owned ended; None while it has not.
+
+        Raises:
+            JournalError: It is damaged.
+        """
+        content = self.read_json(self.paths.outcome)
+        if content is None:
+            return None
+        reason = TerminationReason(content["reason"])
+        return JobState(
+            STATUS_OF_REASON[reason],
+            reason,
+            exit_code=content.get("exit_code"),
+            signal=content.get("signal"),
+            started_at=content.get("started_at"),
+            ended_at=content.get("ended_at"),
+            message=content.get("message"),
+        )
+
+    @property
+    def is_being_submitted(self) -> bool:
+        """True while a living client is between its first write and the target's receipt."""
+        return is_locked(self.paths.folder / "submit.lock")
+
+    @property
+    def is_recorded(self) -> bool:
+        """True when the run's end is in the tracking store."""
+        return self.paths.recorded.exists()
+
+    @property
+    def is_overdue(self) -> bool:
+        """True when the job has ended, nobody alive is writing that down, and it is not written down."""
+        if self.is_recorded or self.outcome() is None:
+            return False
+        return not is_locked(self.paths.lease)
+
+    def try_lease(self) -> Lease | None:
+        """The right to write the run's end, or None while somebody alive has it."""
+        descriptor = try_lock(self.paths.lease)
+        return None if descriptor is None else Lease(descriptor)
+
+    def mark_inputs_recorded(self, record: RunRecord) -> None:
+        """Manifest, snapshot and lock are in the tracking store; our own copy of the archive is not needed any more."""
+        if self.paths.archive.exists():
+            Journal(self._home).remember_archive(record)
+            self.paths.archive.unlink()
+        _touch(self.paths.inputs_recorded)
+
+    def mark_recorded(self, content: Mapping[str, Any]) -> None:
+        """The run's end is in the tracking store: remember it, and drop the copies that only the run needed."""
+        record = self.record()
+        for folder in record.owned_folders if record is not None else ():
+            shutil.rmtree(folder, ignore_errors=True)
+        self.write_json(self.paths.recorded, {"recorded_at": time.time(), **content})
+        self.settle()
+
+    def settle(self) -> None:
+        """Nothing remains to be written about this submission."""
+        self.marker.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove every trace of a submission that came to nothing."""
+        shutil.rmtree(self.paths.folder, ignore_errors=True)
+        self.settle()
+
+
+class Lease:
+    """The right to write one run's end; it ends with ``release`` or with the process."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Give it up; harmless when that has been done."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Journal:
+    """All submissions of one user."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    @contextlib.contextmanager
+    def submission(self, submission_id: str) -> Iterator[RunFolder]:
+        """Hold the only right to submit ``submission_id``; others who ask for the same one wait here.
+
+        If the block fails before anything was recorded, every trace is removed; what was recorded, ``sync`` can end.
+
+        Raises:
+            JournalError: The state folder cannot be used.
+        """
+        key = hashlib.sha256(submission_id.encode()).hexdigest()[:32]
+        run = RunFolder(self._make_home(), key)
+        make_private_folder(run.paths.folder)
+        with locked(run.paths.folder / "submit.lock"):
+            if run.handle() is None:
+                _touch(run.marker)
+            try:
+                yield run
+            except BaseException:
+                if not run.paths.request.exists():
+                    run.discard()
+                raise
+
+    def find(self, run_id: str) -> RunFolder:
+        """The folder of a run by its id, or by a beginning of it that fits only one.
+
+        Raises:
+            UnknownRun: None, or several.
+        """
+        names = [name for name in self._names("ids") if name.startswith(run_id)] if run_id else []
+        if run_id in names:
+            names = [run_id]
+        if len(names) == 1:
+            return RunFolder(self.home, (self.home / "ids" / names[0]).read_text())
+        if not names:
+            raise UnknownRun(f"no run {run_id!r} was started from here", next_step="see `mlflow-azure list`")
+        raise UnknownRun(
+            f"{len(names)} runs begin with {run_id!r}: {', '.join(sorted(names)[:3])}", next_step="give more of the id"
+        )
+
+    def active(self) -> list[RunFolder]:
+        """The submissions whose end is not yet in the tracking store."""
+        return [RunFolder(self.home, name) for name in self._names("active")]
+
+    def archived_by(self, tracking: TrackingContext, content_hash: str) -> str | None:
+        """The run of the same experiment that holds the archive of a snapshot; None when none is known to."""
+        try:
+            run_id, artifact_uri = self._archive(tracking, content_hash).read_text().splitlines()
+        except (OSError, ValueError):
+            return None
+        root = _local_folder(artifact_uri)
+        return run_id if root is None or (root / ARCHIVE_ARTIFACT).exists() else None
+
+    def remember_archive(self, record: RunRecord) -> None:
+        """The run's archive is in its artifacts: later runs of the experiment need not store the same again."""
+        content = f"{record.run_id}\n{record.artifact_uri}\n"
+        write_durably(self._archive(record.tracking, record.snapshot_hash), content.encode())
+
+    def _archive(self, tracking: TrackingContext, content_hash: str) -> Path:
+        what = "\n".join((tracking.uri, str(tracking.experiment_id), content_hash))
+        return self.home / "archives" / hashlib.sha256(what.encode()).hexdigest()[:32]
+
+    def latest(self, limit: int) -> list[RunFolder]:
+        """The newest runs, newest first."""
+        try:
+            with os.scandir(self.home / "ids") as entries:
+                by_age = sorted(((entry.stat().st_mtime_ns, entry.name) for entry in entries), reverse=True)
+        except FileNotFoundError:
+            return []
+        return [RunFolder(self.home, (self.home / "ids" / name).read_text()) for _, name in by_age[:limit]]
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.home / folder) if not name.startswith(".")]  # noqa: PTH208 - speed
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise unusable(self.home / folder, error) from error
+
+    def _make_home(self) -> Path:
+        for folder in ("", "active", "archives", "ids", "runs"):
+            make_private_folder(self.home / folder)
+        return self.home
+
+
+_RECORD = TypeAdapter(RunRecord)
+
+
+def _local_folder(artifact_uri: str) -> Path | None:
+    """Where artifacts are, if that is on this machine."""
+    address = urlsplit(artifact_uri)
+    if address.scheme == "file":
+        return Path(unquote(address.path))
+    return Path(artifact_uri) if not address.scheme else None
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise unusable(path, error) from error

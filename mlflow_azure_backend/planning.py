@@ -1,0 +1,256 @@
+"""From what the user typed to a frozen ``JobRequest``: what ``mlflow-azure plan`` prints and every run begins with."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from mlflow_azure_backend.config import BackendConfig, LoadedConfig, load_config
+from mlflow_azure_backend.environment.lock import EnvironmentLock, resolve
+from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
+from mlflow_azure_backend.environment.store import find_prefix
+from mlflow_azure_backend.job import JobRequest, new_submission_id
+from mlflow_azure_backend.journal import cache_home
+from mlflow_azure_backend.project import (
+    Argument,
+    ProjectSpec,
+    bind_parameters,
+    find_entry_point,
+    load_project,
+    render_command,
+)
+from mlflow_azure_backend.snapshot import LeftOut, SnapshotRules, take_snapshot
+from mlflow_azure_backend.source import ProjectSource, fetch_project
+
+_SHOWN: Final = 4
+"""How many things that were left out are named."""
+_PLACES: Final = {"local": "this machine", "docker": "a container on this machine"}
+_THOUSAND: Final = 1000
+_TWO_DIGITS: Final = 10
+
+
+class PhaseLine(Protocol):
+    """Where a phase says what it is doing and what came of it."""
+
+    summary: str
+    details: list[tuple[str, str]]
+
+    def progress(self, text: str) -> None:
+        """Say what a slow step is doing now."""
+
+
+class Story(Protocol):
+    """Whoever is told of the phases, timed by ``with``."""
+
+    def header(self, where: str, /) -> None:
+        """Say where the job is going to run."""
+
+    def phase(self, name: str, /) -> AbstractContextManager[PhaseLine]:
+        """Begin a phase; its end is the end of the block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the user asked for, as MLflow hands it to a backend.
+
+    Attributes:
+        uri: The project: a folder, a git URL with ``#subdirectory``, or a zip file.
+        entry_point: Name of an entry point, or a script.
+        version: A branch, tag or commit; None for the project as it is.
+        parameters: The parameters that were given.
+        backend_config: The backend configuration with MLflow's own keys in it, unparsed.
+        client_folder: The folder that relative paths are taken from.
+        tracking_uri: Where the snapshot will be stored; None when that is not known yet.
+    """
+
+    uri: str
+    entry_point: str
+    version: str | None
+    parameters: Mapping[str, Any]
+    backend_config: Mapping[str, Any]
+    client_folder: Path
+    tracking_uri: str | None = None
+
+    def submission_id(self) -> str:
+        """The idempotency key: the caller's own, else a new one at each call."""
+        asked = self.backend_config.get("submission_id")
+        return asked if isinstance(asked, str) and asked else new_submission_id()
+
+
+def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[str, str], story: Story) -> JobRequest:
+    """Decide everything that can be decided before anything is done.
+
+    Args:
+        order: What the user asked for.
+        submission_id: The idempotency key of the job to be.
+        checkout: Where a project from git or a zip file may be copied to.
+        environ: The client's environment variables.
+        story: Told of the phases.
+
+    Raises:
+        BackendError: A mistake of the user's, with its next step.
+    """
+    cache = cache_home(environ)
+    with story.phase("snapshot") as line:
+        source = fetch_project(order.uri, order.version, checkout)
+        loaded = load_config(order.backend_config, project_folder=source.folder, environ=environ)
+        target = loaded.config.target
+        loaded = loaded.for_target(target)
+        story.header(_PLACES.get(target) or str(loaded.config.compute))
+        project = load_project(source.folder)
+        entry_point = find_entry_point(project, order.entry_point)
+        arguments = bind_parameters(
+            entry_point, order.parameters, client_folder=order.client_folder, project_folder=source.folder
+        )
+        snapshot = take_snapshot(
+            source.folder,
+            _snapshot_rules(loaded.config),
+            cache=cache / "snapshots",
+            leaves_machine=target == "cluster" or _is_elsewhere(order.tracking_uri),
+        )
+        line.summary = f"{counted(len(snapshot.files), 'file')}, {in_bytes(snapshot.size)}  {snapshot.content_hash[:7]}"
+        if snapshot.left_out:
+            line.details.append(("left out", _left_out(snapshot.left_out)))
+    with story.phase("environment") as line:
+        wanted = _wanted_environment(project, loaded)
+        environment = resolve(wanted, cache=cache, on_progress=line.progress)
+        line.summary = _environment_text(environment, cache)
+    return JobRequest(
+        submission_id=submission_id,
+        target=target,
+        source=source,
+        entry_point=entry_point,
+        arguments=arguments,
+        command=render_command(entry_point, arguments),
+        snapshot=snapshot,
+        environment=environment,
+        environment_file=_environment_file(project, wanted),
+        config=loaded.config,
+        options=loaded.mlflow,
+        notes=tuple(_notes(source, loaded, project, arguments, wanted)),
+    )
+
+
+class Silence:
+    """A story that nobody hears."""
+
+    def header(self, _where: str) -> None:
+        """Nothing is said."""
+
+    @contextlib.contextmanager
+    def phase(self, _name: str) -> Iterator[PhaseLine]:
+        """Time passes, and nothing is said."""
+        yield _Unheard()
+
+
+@dataclass
+class _Unheard:
+    summary: str = ""
+    details: list[tuple[str, str]] = field(default_factory=list)
+
+    def progress(self, text: str) -> None:
+        """Nobody hears it."""
+
+
+def describe(request: JobRequest) -> dict[str, Any]:
+    """The request as JSON can say it: what ``mlflow-azure plan --json`` prints. Secrets are ``***``."""
+    git = request.source.git
+    return {
+        "target": request.target,
+        "project": request.source.uri,
+        "folder": str(request.source.folder),
+        "git": None if git is None else dataclasses.asdict(git),
+        "entry_point": request.entry_point.name,
+        "command": request.command,
+        "parameters": {argument.name: argument.logged for argument in request.arguments},
+        "snapshot": request.snapshot.manifest(),
+        "environment": {
+            "kind": request.environment.kind,
+            "key": request.environment.key,
+            "python": request.environment.python_version,
+            "packages": {package.name: package.version for package in request.environment.packages},
+        },
+        "config": request.config.model_dump(mode="json", exclude_unset=True),
+        "notes": list(request.notes),
+    }
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def in_bytes(size: float) -> str:
+    """A size in decimal units: ``38 KB``."""
+    unit, *larger = "bytes", "KB", "MB", "GB"
+    while size >= _THOUSAND and larger:
+        size, unit = size / _THOUSAND, larger.pop(0)
+    return f"{size:.0f} {unit}" if size >= _TWO_DIGITS or unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def _is_elsewhere(tracking_uri: str | None) -> bool:
+    """Whether a tracking store is on another machine; databases and folders count as here."""
+    address = urlsplit(tracking_uri or "")
+    return address.scheme not in ("", "file", "sqlite") and address.hostname not in ("localhost", "127.0.0.1", "::1")
+
+
+def _left_out(left_out: tuple[LeftOut, ...]) -> str:
+    """The few things that the user did not expect to miss; caches and the like are only counted."""
+    told = [item for item in left_out if not item.rule.startswith("built-in")]
+    texts = [f"{item.path} ({item.rule})" for item in told[:_SHOWN]]
+    if len(told) > _SHOWN:
+        texts.append(f"{len(told) - _SHOWN} more")
+    if len(left_out) > len(told):
+        texts.append(counted(len(left_out) - len(told), "cache and tool file"))
+    return ", ".join(texts)
+
+
+def _environment_text(environment: EnvironmentLock, cache: Path) -> str:
+    python = ".".join(environment.python_version.split(".")[:2])
+    state = "cached" if find_prefix(environment, cache=cache) is not None else "to be built"
+    if environment.kind == "current":
+        state = "this interpreter"
+    return f"python {python}, {counted(len(environment.packages), 'package')}, {state}"
+
+
+def _wanted_environment(project: ProjectSpec, loaded: LoadedConfig) -> EnvironmentSpec:
+    return read_environment(
+        project.environment.kind.value,
+        project.environment.path,
+        folder=project.folder,
+        env_manager=loaded.mlflow.env_manager,
+        current=loaded.config.environment == "current",
+    )
+
+
+def _environment_file(project: ProjectSpec, wanted: EnvironmentSpec) -> str | None:
+    if wanted.kind == "current" or project.environment.path is None:
+        return None
+    return project.environment.path.name
+
+
+def _snapshot_rules(config: BackendConfig) -> SnapshotRules:
+    block = config.snapshot
+    given = {name: getattr(block, name) for name in block.model_fields_set}
+    return SnapshotRules(**given)
+
+
+def _notes(
+    source: ProjectSource,
+    loaded: LoadedConfig,
+    project: ProjectSpec,
+    arguments: tuple[Argument, ...],
+    wanted: EnvironmentSpec,
+) -> Iterator[str]:
+    if source.git_note is not None:
+        yield source.git_note
+    yield from loaded.notes
+    yield from (str(note) for note in project.notes)
+    yield from (str(argument.note) for argument in arguments if argument.note is not None)
+    yield from wanted.notes

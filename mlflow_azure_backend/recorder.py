@@ -1,0 +1,416 @@
+"""The only writer of a run: its creation, its inputs, its end.
+
+Whatever ends a run reads it from the journal, so that the client, ``python -m mlflow_azure_backend.recorder KEY``
+(which the supervisor starts when the client is gone) and ``mlflow-azure sync`` write the same, once: whoever holds
+the run's lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.entities import Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+from mlflow_azure_backend.diagnosis import Diagnosis, Evidence, diagnose
+from mlflow_azure_backend.errors import JournalError, TrackingError
+from mlflow_azure_backend.job import JobRequest, TrackingContext
+from mlflow_azure_backend.journal import ARCHIVE_ARTIFACT, Journal, RunFolder, RunRecord, fault_point, state_home
+from mlflow_azure_backend.outputs import OUTPUTS, changed_outputs
+from mlflow_azure_backend.redaction import without_credentials
+from mlflow_azure_backend.snapshot import rule_for
+from mlflow_azure_backend.source import ProjectSource
+from mlflow_azure_backend.status import JobState, JobStatus, TerminationReason
+
+TAG: Final = "mlflow_azure."
+"""Every tag of ours begins with it."""
+
+DEFAULT_EXPERIMENT: Final = "0"
+"""The id of the experiment that every MLflow store has from its start."""
+
+_CONNECT_SECONDS: Final = 5.0
+_LOG_TAIL: Final = 64 * 1024
+_retries = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended, for the user.
+
+    Attributes:
+        state: The job's final state.
+        run_status: The word of MLflow's ``RunStatus`` that the tracking store has, or will have.
+        diagnosis: What went wrong; None when nothing did.
+        remark: A line about what user code itself wrote; None when there is nothing to say.
+        undelivered: Why the tracking store does not know yet; None when it does.
+    """
+
+    state: JobState
+    run_status: str
+    diagnosis: Diagnosis | None = None
+    remark: str | None = None
+    undelivered: str | None = None
+
+
+def absolute_tracking_uri(uri: str, folder: Path) -> str:
+    """The same store seen from any folder: relative sqlite and file paths are taken from ``folder``."""
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        path = uri.removeprefix("sqlite:///")
+        return uri if path in ("", ":memory:") else f"sqlite:///{(folder / path).resolve()}"
+    scheme = urlsplit(uri).scheme
+    if scheme == "file" and not urlsplit(uri).path.startswith("/"):
+        return (folder / uri.removeprefix("file:")).resolve().as_uri()
+    if not scheme and uri != "databricks":
+        return (folder / uri).resolve().as_uri()
+    return uri
+
+
+def check_reachable(uri: str) -> None:
+    """Make sure that somebody listens at a tracking server's address; other kinds of store are not asked.
+
+    Raises:
+        TrackingError: Nobody does.
+    """
+    address = urlsplit(uri)
+    if address.scheme not in ("http", "https"):
+        return
+    host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
+    if _is_proxied(address.scheme, host):
+        return
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise TrackingError(
+            f"the tracking server cannot be reached ({error.strerror or error})",
+            where=without_credentials(uri),
+            next_step="start it, or set MLFLOW_TRACKING_URI to one that runs",
+        ) from error
+
+
+def check_store(uri: str) -> None:
+    """Ask the store for something small.
+
+    Raises:
+        TrackingError: It cannot be reached or refuses.
+    """
+    check_reachable(uri)
+    with _store_errors(uri):
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+
+
+def with_experiment(tracking: TrackingContext) -> TrackingContext:
+    """Look the experiment up by its name; one that does not exist is created, as ``mlflow run`` does.
+
+    Raises:
+        TrackingError: The store cannot be reached or refuses.
+    """
+    if tracking.experiment_id is not None:
+        return tracking
+    if tracking.experiment_name is None:
+        return replace(tracking, experiment_id=DEFAULT_EXPERIMENT)
+    check_reachable(tracking.uri)
+    client = MlflowClient(tracking_uri=tracking.uri)
+    with _store_errors(tracking.uri):
+        found = client.get_experiment_by_name(tracking.experiment_name)
+        experiment_id = client.create_experiment(tracking.experiment_name) if found is None else found.experiment_id
+    return replace(tracking, experiment_id=str(experiment_id))
+
+
+def create_run(request: JobRequest, record: RunRecord) -> Run:
+    """Make the run, with everything that names it, and log its parameters as the user gave them.
+
+    The answer of a server may be lost after it made the run, so a failure looks for the submission's tag first.
+
+    Raises:
+        TrackingError: The store cannot be reached or refuses; then there is no run, or it has been ended.
+    """
+    tracking = record.tracking
+    check_reachable(tracking.uri)
+    client = MlflowClient(tracking_uri=tracking.uri)
+    fault_point("recorder.before_create")
+    with _store_errors(tracking.uri):
+        try:
+            with _no_transport_retries():
+                run = client.create_run(
+                    tracking.experiment_id, tags=_creation_tags(request, record), run_name=tracking.run_name
+                )
+        except MlflowException:
+            found = find_run(tracking, request.submission_id)
+            if found is None:
+                raise
+            run = found
+    fault_point("recorder.after_create")
+    parameters = [Param(argument.name, argument.logged) for argument in request.arguments]
+    if parameters:
+        try:
+            with _store_errors(tracking.uri):
+                client.log_batch(run.info.run_id, params=parameters)
+        except TrackingError:
+            with contextlib.suppress(MlflowException):
+                client.set_terminated(run.info.run_id, "FAILED")
+            raise
+    return run
+
+
+def find_run(tracking: TrackingContext, submission_id: str) -> Run | None:
+    """The run that a submission made, found by its tag; None when it made none."""
+    client = MlflowClient(tracking_uri=tracking.uri)
+    query = f"tags.`{TAG}submission_id` = '{submission_id}'"
+    found = client.search_runs([tracking.experiment_id], query, max_results=1)
+    return found[0] if found else None
+
+
+def end_orphan(record: RunRecord) -> None:
+    """End the run of a submission whose client died before there was a job, if it had made one.
+
+    Raises:
+        TrackingError: The store cannot be reached or refuses.
+    """
+    check_reachable(record.tracking.uri)
+    with _store_errors(record.tracking.uri):
+        run = find_run(record.tracking, record.submission_id)
+        if run is not None and run.info.status == "RUNNING":
+            client = MlflowClient(tracking_uri=record.tracking.uri)
+            client.set_tag(run.info.run_id, TAG + "reason", TerminationReason.START_FAILED.value)
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def record_inputs(run: RunFolder, record: RunRecord) -> None:
+    """Store what the run was made from: manifest, snapshot and environment. Harmless when that has been done.
+
+    Raises:
+        TrackingError: The store cannot be reached or refuses.
+    """
+    if run.paths.inputs_recorded.exists():
+        return
+    lock_name, lock_text = record.environment_lock
+    with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder, _store_errors(record.tracking.uri):
+        staging = Path(folder)
+        (staging / "snapshot").mkdir()
+        (staging / "snapshot" / "manifest.json").symlink_to(run.paths.manifest)
+        if run.paths.archive.exists():
+            (staging / ARCHIVE_ARTIFACT).symlink_to(run.paths.archive)
+        (staging / "environment").mkdir()
+        (staging / "environment" / lock_name).write_text(lock_text, encoding="utf-8")
+        _artifacts_of(record).log_artifacts(str(staging))
+    run.mark_inputs_recorded(record)
+
+
+def finish(run: RunFolder, state: JobState) -> Ending:
+    """Write the end of a run whose job has ended. The caller holds the run's lease.
+
+    Never raises for a tracking store that is away: the journal keeps the end, and ``sync`` delivers it.
+    """
+    record = run.record()
+    if record is None or record.run_id is None:
+        raise ValueError(f"submission {run.key} has no run to finish")
+    diagnosis = _diagnose(run, record, state)
+    try:
+        check_reachable(record.tracking.uri)
+        record_inputs(run, record)
+        _record_outputs(run, record)
+        fault_point("recorder.before_end")
+        run_status, remark = _write_end(record, state, diagnosis)
+        ending = Ending(state, run_status, diagnosis, remark)
+        run.mark_recorded({"run_status": run_status, "remark": remark, "diagnosis": diagnosis and asdict(diagnosis)})
+    except (TrackingError, JournalError) as error:
+        return Ending(state, state.run_status, diagnosis, undelivered=str(error))
+    return ending
+
+
+def recorded_ending(run: RunFolder, state: JobState) -> Ending:
+    """How a run ended whose end somebody else wrote, or is about to write."""
+    recorded = run.read_json(run.paths.recorded)
+    if recorded is None:
+        return Ending(state, state.run_status, undelivered="another client is to write the end, and has not yet")
+    diagnosis = recorded.get("diagnosis")
+    return Ending(
+        state, recorded["run_status"], None if diagnosis is None else Diagnosis(**diagnosis), recorded.get("remark")
+    )
+
+
+def _write_end(record: RunRecord, state: JobState, diagnosis: Diagnosis | None) -> tuple[str, str | None]:
+    client = MlflowClient(tracking_uri=record.tracking.uri)
+    run_id = str(record.run_id)
+    run_status, remark = state.run_status, None
+    with _store_errors(record.tracking.uri):
+        if state.status is JobStatus.COMPLETED:
+            said = client.get_run(run_id).info.status
+            if said in ("FAILED", "KILLED"):
+                run_status = said
+                remark = f"the program said {said} and then exited with 0: the run stays {said}"
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _end_tags(state, diagnosis).items()])
+        ended_at = None if state.ended_at is None else int(state.ended_at * 1000)
+        client.set_terminated(run_id, run_status, ended_at)
+    return run_status, remark
+
+
+def _end_tags(state: JobState, diagnosis: Diagnosis | None) -> dict[str, str]:
+    tags = {TAG + "reason": state.reason.value if state.reason is not None else state.status.value}
+    if state.exit_code is not None:
+        tags[TAG + "exit_code"] = str(state.exit_code)
+    if diagnosis is not None:
+        tags[TAG + "cause"] = diagnosis.cause
+        tags |= {TAG + "at": diagnosis.at} if diagnosis.at is not None else {}
+        tags |= {TAG + "fix": diagnosis.fix} if diagnosis.fix is not None else {}
+    return tags
+
+
+def _record_outputs(run: RunFolder, record: RunRecord) -> None:
+    changed = [] if record.work_folder is None else changed_outputs(record.work_folder, record.outputs)
+    with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder, _store_errors(record.tracking.uri):
+        staging = Path(folder)
+        (staging / "logs").mkdir()
+        if run.paths.log.exists():
+            (staging / "logs" / "std_log.txt").symlink_to(run.paths.log)
+        for path in changed:
+            link = staging / OUTPUTS / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path(str(record.work_folder)) / OUTPUTS / path)
+        _artifacts_of(record).log_artifacts(str(staging))
+
+
+def _diagnose(run: RunFolder, record: RunRecord, state: JobState) -> Diagnosis | None:
+    if state.status is not JobStatus.FAILED:
+        return None
+    outcome = run.read_json(run.paths.outcome) or {}
+    manifest = run.read_json(run.paths.manifest) or {}
+    evidence = Evidence(
+        exit_code=state.exit_code,
+        signal=state.signal,
+        reason=state.reason.value if state.reason is not None else "",
+        message=state.message,
+        log_tail=_tail(run.paths.log),
+        project_folder=record.work_folder or Path("/"),
+        left_out=lambda path: rule_for(manifest, path),
+        python_version=record.python_version,
+        packages=None if record.packages is None else frozenset(record.packages),
+        environment_file=record.environment_file,
+        entry_point=record.entry_point,
+        parameters=record.parameters,
+        tracking_uri=without_credentials(record.tracking.uri),
+        oom=outcome.get("oom"),
+        max_rss=outcome.get("max_rss"),
+        timeout=record.timeout,
+        working_folder_is_snapshot=record.work_folder in record.owned_folders,
+    )
+    return diagnose(evidence)
+
+
+def _creation_tags(request: JobRequest, record: RunRecord) -> dict[str, str]:
+    tags = {
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": _source_name(request.source),
+        "mlflow.source.type": "PROJECT",
+        "mlflow.project.entryPoint": request.entry_point.name,
+        "mlflow.project.backend": "azureml",
+        "mlflow.project.env": "local" if request.environment.kind == "current" else "uv",
+        TAG + "submission_id": request.submission_id,
+        TAG + "target": request.target,
+        TAG + "snapshot": request.snapshot.content_hash,
+        TAG + "environment": request.environment.key,
+    }
+    git = request.source.git
+    if git is not None:
+        tags["mlflow.source.git.commit"] = git.commit
+        tags |= {"mlflow.gitRepoURL": git.repo_url} if git.repo_url is not None else {}
+        tags |= {"mlflow.gitBranch": git.branch} if git.branch is not None else {}
+    if record.tracking.parent_run_id is not None:
+        tags["mlflow.parentRunId"] = record.tracking.parent_run_id
+    if record.archived_by is not None:
+        tags[TAG + "archived_by"] = record.archived_by
+    return {**tags, **request.config.tags}
+
+
+def _source_name(source: ProjectSource) -> str:
+    """As MLflow writes it: a project in a git repository by its address there, another by its folder."""
+    if source.git is None or source.git.repo_url is None:
+        return source.uri if source.is_checkout else str(source.folder)
+    return f"{source.git.repo_url}#{source.git.subdirectory}" if source.git.subdirectory else source.git.repo_url
+
+
+def _artifacts_of(record: RunRecord) -> ArtifactRepository:
+    uri = str(record.artifact_uri)
+    if urlsplit(uri).scheme == "mlflow-artifacts":
+        # MLflow before 3.2 would take the server from the process's own tracking URI, which may be another one.
+        uri = MlflowArtifactsRepository.resolve_uri(uri, record.tracking.uri)
+    return get_artifact_repository(uri)
+
+
+def _tail(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - _LOG_TAIL))
+            return stream.read()
+    except OSError:
+        return b""
+
+
+def _is_proxied(scheme: str, host: str) -> bool:
+    from urllib.request import getproxies, proxy_bypass
+
+    return scheme in getproxies() and not proxy_bypass(host)
+
+
+@contextlib.contextmanager
+def _store_errors(uri: str) -> Iterator[None]:
+    """Turn whatever a tracking store or an artifact store raises into one line."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:  # the stores' own kinds are countless: sqlalchemy's, requests', boto's, azure's
+        reason = str(error).strip().splitlines()
+        raise TrackingError(
+            f"the tracking store refused: {reason[0] if reason else type(error).__name__}",
+            where=without_credentials(uri),
+            next_step="`mlflow-azure doctor` tests the store",
+        ) from error
+
+
+@contextlib.contextmanager
+def _no_transport_retries() -> Iterator[None]:
+    """MLflow's transport posts again on a 5xx answer, and a lost answer to ``create_run`` would make a second run.
+
+    Its one switch is an environment variable; the lock keeps our own threads out of each other's way.
+    """
+    variable = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    with _retries:
+        before = os.environ.get(variable)
+        os.environ[variable] = "0"
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = before
+
+
+def main(arguments: list[str], environ: Mapping[str, str]) -> int:
+    """End one run whose client is gone: ``python -m mlflow_azure_backend.recorder KEY``."""
+    run = RunFolder(Journal(state_home(environ)).home, arguments[0])
+    lease = run.try_lease()
+    state, record = run.outcome(), run.record()
+    if lease is None or run.is_recorded or state is None or record is None:
+        return 0
+    return 0 if finish(run, state).undelivered is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

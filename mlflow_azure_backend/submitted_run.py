@@ -1,0 +1,230 @@
+"""The receipt that MLflow and users hold: waiting, following, cancelling, and writing the end down."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from enum import Enum
+from types import FrameType
+from typing import Final
+
+from mlflow.exceptions import ExecutionException
+from mlflow.projects import SubmittedRun
+
+from mlflow_azure_backend import recorder
+from mlflow_azure_backend.compute import target_named
+from mlflow_azure_backend.console import Console
+from mlflow_azure_backend.errors import BackendError, UnknownRun
+from mlflow_azure_backend.job import JobHandle
+from mlflow_azure_backend.journal import Journal, Lease, RunFolder, state_home
+from mlflow_azure_backend.recorder import Ending
+from mlflow_azure_backend.status import JobState
+
+_LEASE_SECONDS: Final = 10.0
+_LEASE_POLL_SECONDS: Final = 0.05
+
+
+class StillRunning(ExecutionException):
+    """We stopped watching a job that goes on; MLflow must not write FAILED for it."""
+
+
+class Tie(Enum):
+    """What binds a client to a job."""
+
+    ATTACHED = "attached"
+    """It shows the log, and the job ends with it."""
+    WATCHING = "watching"
+    """It shows the log; the job goes on without it."""
+    BACKGROUND = "background"
+    """It shows nothing (``synchronous=False``) and may wait; the job goes on without it."""
+    DETACHED = "detached"
+    """It was asked to leave (``detach``) and refuses to wait; the job goes on without it."""
+
+
+class AzureSubmittedRun(SubmittedRun):
+    """A job that was submitted, here or in another process.
+
+    Args:
+        run: Its folder in the journal.
+        handle: How the target finds it.
+        lease: The right to write its end; None when another process has it.
+        tie: What binds this client to it.
+        console: Where ``wait`` shows the log; None for nowhere.
+    """
+
+    def __init__(
+        self, run: RunFolder, handle: JobHandle, lease: Lease | None, tie: Tie, console: Console | None = None
+    ) -> None:
+        self._run = run
+        self._handle = handle
+        self._lease = lease
+        self._tie = tie
+        self._console = console
+        self._target = target_named(handle.target)
+        self._ending: Ending | None = None
+        self._pumping = threading.Lock()
+        self._shown = 0
+
+    @classmethod
+    def attach(cls, run_id: str, *, stream: bool = True) -> AzureSubmittedRun:
+        """The run of that id (or of a beginning of it that fits one only), whoever started it.
+
+        Args:
+            run_id: MLflow's run id.
+            stream: Whether ``wait`` shows the job's log, from its beginning.
+
+        Raises:
+            UnknownRun: The journal has no such run.
+        """
+        run = Journal(state_home(os.environ)).find(run_id)
+        handle = run.handle()
+        if handle is None:
+            raise UnknownRun(f"run {run_id} was never started", next_step="`mlflow-azure sync` ends it")
+        return cls(run, handle, run.try_lease(), Tie.WATCHING, Console() if stream else None)
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's run id, which is the job's name."""
+        return self._handle.name
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder in the journal."""
+        return self._run
+
+    @property
+    def exit_code(self) -> int | None:
+        """The command's exit code; None while it runs, and when nobody saw its end."""
+        return self.state().exit_code
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether this client was asked to leave the job alone."""
+        return self._tie is Tie.DETACHED
+
+    def state(self) -> JobState:
+        """What has become of the job, as far as is known now."""
+        return self._target.state(self._handle)
+
+    def get_status(self) -> str:
+        """The word of MLflow's ``RunStatus`` for it."""
+        return self._ending.run_status if self._ending is not None else self.state().run_status
+
+    def wait(self) -> bool:
+        """Show the log and return when the job has ended and its end is written down.
+
+        Returns:
+            True when it succeeded.
+
+        Raises:
+            StillRunning: We stopped watching, and the job goes on.
+            KeyboardInterrupt: The user pressed Ctrl-C; the job has been cancelled first where that is the rule.
+        """
+        goes_on = f"run {self.run_id} goes on; follow it with `mlflow-azure attach {self.run_id[:8]}`"
+        if self.is_detached:
+            raise StillRunning(goes_on)
+        try:
+            ending = self._follow()
+        except KeyboardInterrupt:
+            if self._tie is not Tie.ATTACHED:
+                raise StillRunning(goes_on) from None
+            self.cancel()
+            raise
+        return ending.run_status == "FINISHED"
+
+    def cancel(self) -> None:
+        """End the job; when this returns, its end is written down. A job that has ended is left alone."""
+        self._target.cancel(self._handle)
+        try:
+            self._follow()
+        except KeyboardInterrupt:
+            self._target.cancel(self._handle, at_once=True)
+            raise
+
+    def logs(self, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
+        """The job's log, piece by piece, undecodable bytes replaced.
+
+        Args:
+            follow: Go on until the job has ended.
+            tail: Begin this many lines before the end; None for the whole log.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for chunk in self.read_log(follow=follow, tail=tail):
+            if text := decoder.decode(chunk):
+                yield text
+        if rest := decoder.decode(b"", final=True):
+            yield rest
+
+    def read_log(self, *, follow: bool = False, tail: int | None = None) -> Iterator[bytes]:
+        """The same, byte-exact."""
+        offset = 0 if tail is None else self._target.offset_of_tail(self._handle, tail)
+        return self._target.read(self._handle, offset, follow=follow)
+
+    def watch(self) -> None:
+        """Write the end down when it comes, without anybody waiting: for a job that was submitted and left alone."""
+        threading.Thread(target=self._watch, name=f"mlflow-azure-{self.run_id[:8]}", daemon=True).start()
+
+    def _watch(self) -> None:
+        # Nobody is there to hear of it; the journal keeps the end, and the next command delivers it.
+        with contextlib.suppress(BackendError):
+            self._follow()
+
+    def _follow(self) -> Ending:
+        """Pump the log until the job has ended, then write the end down; once, whoever calls."""
+        with self._pumping:
+            if self._ending is None:
+                for chunk in self._target.read(self._handle, self._shown, follow=True):
+                    self._shown += len(chunk)
+                    if self._console is not None:
+                        self._console.job_output(chunk)
+                self._ending = self._finish(self.state())
+                if self._console is not None:
+                    self._console.ending(self.run_id, self._ending)
+            return self._ending
+
+    def _finish(self, state: JobState) -> Ending:
+        lease = self._lease or self._await_lease()
+        if lease is None:
+            return recorder.recorded_ending(self._run, state)
+        try:
+            if self._run.is_recorded:
+                return recorder.recorded_ending(self._run, state)
+            return recorder.finish(self._run, state)
+        finally:
+            lease.release()
+            self._target.release(self._handle)
+
+    def _await_lease(self) -> Lease | None:
+        """The right to write the end, from a client that is writing it or about to die; None if it keeps it."""
+        deadline = time.monotonic() + _LEASE_SECONDS
+        while (lease := self._run.try_lease()) is None and time.monotonic() < deadline:
+            time.sleep(_LEASE_POLL_SECONDS)
+        return lease
+
+
+@contextlib.contextmanager
+def command_line_signals() -> Iterator[None]:
+    """For a command that watches a job: SIGTERM is Ctrl-C, and a terminal that goes away is no reason to stop.
+
+    A handler that the embedding program has set stays.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, interrupt if number == signal.SIGTERM else signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,65 @@
+"""Write the ends that nobody wrote: of runs whose client, supervisor or machine died, or whose store was away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_azure_backend.compute import target_named
+from mlflow_azure_backend.errors import TrackingError
+from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord
+
+
+def sync(journal: Journal) -> Iterator[str]:
+    """End every run that can be ended now; one line for each that was, or could not be.
+
+    Runs that go on, are being submitted, or belong to a living client are left alone. MLflow is imported only when
+    there is something to write.
+
+    Raises:
+        JournalError: The state folder cannot be read.
+    """
+    away: set[str] = set()
+    for run in journal.active():
+        lease = None if run.is_being_submitted else run.try_lease()
+        if lease is None:
+            continue
+        try:
+            record = run.record()
+            if record is None:
+                run.discard()
+            elif run.is_recorded:
+                run.settle()
+            elif record.tracking.uri not in away:
+                yield from _end(run, record, away)
+        finally:
+            lease.release()
+
+
+def sync_silently(journal: Journal) -> None:
+    """The same, for commands that are about something else."""
+    for _ in sync(journal):
+        pass
+
+
+def _end(run: RunFolder, record: RunRecord, away: set[str]) -> Iterator[str]:
+    handle = run.handle()
+    state = None if handle is None else target_named(handle.target).state(handle)
+    if state is not None and not state.status.is_final:
+        return
+    from mlflow_azure_backend import recorder
+
+    if state is None:
+        try:
+            recorder.end_orphan(record)
+        except TrackingError as error:
+            away.add(record.tracking.uri)
+            yield str(error)
+        else:
+            run.discard()
+        return
+    ending = recorder.finish(run, state)
+    if ending.undelivered is None:
+        yield f"run {record.run_id} is {ending.run_status}"
+    else:
+        away.add(record.tracking.uri)
+        yield f"run {record.run_id} is not delivered: {ending.undelivered}"

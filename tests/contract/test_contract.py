@@ -1,0 +1,220 @@
+"""What every target owes its users."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+from mlflow.exceptions import ExecutionException
+
+from mlflow_azure_backend.submitted_run import AzureSubmittedRun, StillRunning
+
+Launch = Callable[..., AzureSubmittedRun]
+Artifact = Callable[[str, str], bytes]
+OnlyRun = Callable[[], Run]
+Write = Callable[[Mapping[str, str]], Path]
+
+
+def shell(command: str, *parameters: str) -> str:
+    """An MLproject whose ``main`` is one command."""
+    block = "".join(f"\n      {parameter}" for parameter in parameters)
+    header = f"\n    parameters:{block}" if parameters else ""
+    return f"name: contract\nentry_points:\n  main:{header}\n    command: {json.dumps(command)}\n"
+
+
+def test_a_job_that_ends_well_is_finished(write_project: Write, launch: Launch, artifact: Artifact) -> None:
+    folder = write_project({"MLproject": shell("echo out; echo err >&2; printf 'no newline'")})
+    submitted = launch(folder)
+    run = mlflow.get_run(submitted.run_id)
+    assert run.info.status == submitted.get_status() == "FINISHED"
+    assert submitted.exit_code == 0
+    assert run.data.tags["mlflow_azure.exit_code"] == "0"
+    assert artifact(submitted.run_id, "logs/std_log.txt") == b"out\nerr\nno newline"
+    assert "".join(submitted.logs()) == "out\nerr\nno newline"
+
+
+def test_a_job_that_fails_says_why(
+    write_project: Write, launch: Launch, only_run: OnlyRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_project({"MLproject": shell("python train.py"), "train.py": "import a_package_that_nobody_has\n"})
+    with pytest.raises(ExecutionException):
+        launch(folder)
+    run = only_run()
+    assert run.info.status == "FAILED"
+    assert run.data.tags["mlflow_azure.exit_code"] == "1"
+    assert "a_package_that_nobody_has" in run.data.tags["mlflow_azure.cause"]
+    assert run.data.tags["mlflow_azure.at"].startswith("train.py:1")
+    printed = capfd.readouterr().err
+    assert "✗ failed" in printed
+    assert "exit 1" in printed
+    assert "fix " in printed
+
+
+def test_the_exit_code_beats_what_the_program_said(write_project: Write, launch: Launch, only_run: OnlyRun) -> None:
+    script = "import mlflow, sys\nwith mlflow.start_run():\n    pass\nsys.exit(7)\n"
+    folder = write_project({"MLproject": shell("python train.py"), "train.py": script})
+    with pytest.raises(ExecutionException):
+        launch(folder)
+    assert only_run().info.status == "FAILED"
+    assert only_run().data.tags["mlflow_azure.exit_code"] == "7"
+
+
+def test_a_program_that_says_failed_and_exits_with_0_stays_failed(
+    write_project: Write, launch: Launch, only_run: OnlyRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = "import mlflow\nmlflow.start_run()\nmlflow.end_run('FAILED')\n"
+    folder = write_project({"MLproject": shell("python train.py"), "train.py": script})
+    with pytest.raises(ExecutionException):
+        launch(folder)
+    assert only_run().info.status == "FAILED"
+    assert "the program said FAILED" in capfd.readouterr().err
+
+
+def test_the_program_joins_the_run(write_project: Write, launch: Launch) -> None:
+    script = (
+        "import mlflow\nwith mlflow.start_run() as run:\n    mlflow.log_metric('m', 2.0)\n    print(run.info.run_id)\n"
+    )
+    folder = write_project({"MLproject": shell("python train.py"), "train.py": script})
+    submitted = launch(folder)
+    run = mlflow.get_run(submitted.run_id)
+    assert run.data.metrics == {"m": 2.0}
+    assert submitted.run_id in "".join(submitted.logs())
+    assert run.info.status == "FINISHED"
+
+
+HOSTILE = {
+    "quotes": 'it\'s "quoted"',
+    "shell": "$(touch /tmp/pwned); `id` && rm -rf * | cat",
+    "lines": "one\ntwo",
+    "unicode": "päth 数",
+    "empty": "",
+    "dashes": "--help",
+    "json": '{"a": [1, 2]}',
+    "braces": "{x} %s",
+}
+
+
+def test_parameters_arrive_verbatim_and_are_logged_as_given(write_project: Write, launch: Launch) -> None:
+    names = sorted(HOSTILE)
+    declared = [f"{name}: {{type: string}}" for name in names]
+    folder = write_project(
+        {
+            "MLproject": shell("python show.py " + " ".join(f"{{{name}}}" for name in names), *declared),
+            "show.py": "import json, sys\nprint(json.dumps(sys.argv[1:]))\n",
+        }
+    )
+    submitted = launch(folder, parameters=HOSTILE)
+    assert json.loads("".join(submitted.logs())) == [HOSTILE[name] for name in names]
+    assert mlflow.get_run(submitted.run_id).data.params == HOSTILE
+
+
+def test_the_run_says_what_it_was_made_from(write_project: Write, launch: Launch, artifact: Artifact) -> None:
+    folder = write_project(
+        {
+            "MLproject": shell("mkdir -p outputs && echo 1 > outputs/new.txt"),
+            ".gitignore": "data/\n",
+            "data/big.csv": "1\n",
+            "outputs/old.txt": "0\n",
+        }
+    )
+    submitted = launch(folder)
+    run = mlflow.get_run(submitted.run_id)
+    manifest = json.loads(artifact(submitted.run_id, "snapshot/manifest.json"))
+    assert [file["path"] for file in manifest["files"]] == [".gitignore", "MLproject"]
+    assert {item["path"]: item["rule"] for item in manifest["left_out"]}["data/"] == ".gitignore:1"
+    assert run.data.tags["mlflow_azure.snapshot"] == manifest["content_hash"]
+    assert artifact(submitted.run_id, "snapshot/snapshot.tar.zst")
+    assert b"python" in artifact(submitted.run_id, "environment/requirements.txt")
+    assert artifact(submitted.run_id, "outputs/new.txt") == b"1\n"
+    client = mlflow.MlflowClient()
+    assert [item.path for item in client.list_artifacts(submitted.run_id, "outputs")] == ["outputs/new.txt"]
+    assert run.data.tags["mlflow.source.type"] == "PROJECT"
+    assert run.data.tags["mlflow.project.entryPoint"] == "main"
+    assert run.data.tags["mlflow.project.backend"] == "azureml"
+
+
+def test_a_secret_reaches_the_job_and_nothing_else(
+    write_project: Write, launch: Launch, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY", "canary-5f2e")
+    folder = write_project({"MLproject": shell("test ${{#TOKEN}} = 11")})
+    submitted = launch(folder, {"secrets": {"TOKEN": "env:CANARY"}})
+    assert submitted.get_status() == "FINISHED"
+    kept = [path for path in home.rglob("*") if path.is_file()]
+    assert kept
+    assert not [path for path in kept if b"canary-5f2e" in path.read_bytes()]
+    assert not [path for path in kept if path.stat().st_mode & 0o077]
+
+
+def test_background_jobs_are_written_down_without_anybody_waiting(write_project: Write, launch: Launch) -> None:
+    folder = write_project({"MLproject": shell("echo hello")})
+    submitted = launch(folder, synchronous=False)
+    assert submitted.wait() is True
+    assert mlflow.get_run(submitted.run_id).info.status == "FINISHED"
+
+
+def test_cancel_has_written_killed_when_it_returns(write_project: Write, launch: Launch) -> None:
+    folder = write_project({"MLproject": shell("echo started; sleep 600")})
+    submitted = launch(folder, synchronous=False)
+    started = next(submitted.logs(follow=True))
+    assert started == "started\n"
+    submitted.cancel()
+    assert mlflow.get_run(submitted.run_id).info.status == submitted.get_status() == "KILLED"
+    submitted.cancel()
+    assert submitted.wait() is False
+
+
+def test_wait_in_two_threads_ends_once(write_project: Write, launch: Launch) -> None:
+    folder = write_project({"MLproject": shell("read line < pipe || true")})
+    (folder / "pipe").write_text("x\n")
+    submitted = launch(folder, synchronous=False)
+    results: list[bool] = []
+    threads = [threading.Thread(target=lambda: results.append(submitted.wait())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True, True]
+
+
+def test_attach_finds_a_run_by_the_beginning_of_its_id(
+    write_project: Write, launch: Launch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    folder = write_project({"MLproject": shell("printf 'a\\0\\377b\\n'; exit 3")})
+    submitted = launch(folder, synchronous=False)
+    submitted.wait()
+    capfdbinary.readouterr()
+    attached = AzureSubmittedRun.attach(submitted.run_id[:8])
+    assert attached.wait() is False
+    assert attached.exit_code == 3
+    assert capfdbinary.readouterr().out == b"a\x00\xffb\n"
+
+
+def test_detach_refuses_to_wait_and_the_job_goes_on(write_project: Write, launch: Launch, only_run: OnlyRun) -> None:
+    folder = write_project({"MLproject": shell("echo done")})
+    with pytest.raises(StillRunning, match="mlflow-azure attach"):
+        launch(folder, {"detach": True})
+    assert AzureSubmittedRun.attach(only_run().info.run_id, stream=False).wait() is True
+    assert only_run().info.status == "FINISHED"
+
+
+def test_one_submission_id_is_one_job(write_project: Write, launch: Launch, only_run: OnlyRun) -> None:
+    folder = write_project({"MLproject": shell("echo once")})
+    first = launch(folder, {"submission_id": "mine"}, synchronous=False)
+    second = launch(folder, {"submission_id": "mine"}, synchronous=False)
+    assert first.run_id == second.run_id == only_run().info.run_id
+    assert first.wait()
+    assert second.wait()
+
+
+def test_a_timeout_ends_the_job(write_project: Write, launch: Launch, only_run: OnlyRun) -> None:
+    folder = write_project({"MLproject": shell("sleep 600")})
+    with pytest.raises(ExecutionException):
+        launch(folder, {"timeout": 0.2})
+    assert only_run().info.status == "FAILED"
+    assert only_run().data.tags["mlflow_azure.reason"] == "timeout"
