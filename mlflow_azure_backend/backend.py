@@ -92,7 +92,7 @@ def launch(order: Order, tracking: TrackingContext, console: Console, *, waits: 
             return AzureSubmittedRun(
                 run, handle, run.try_lease(), *((Tie.WATCHING, console) if waits else (Tie.BACKGROUND,))
             )
-        console.tracking = without_credentials(tracking.uri)
+        console.tracking = without_credentials(tracking.uri).replace(f"{order.client_folder}/", "")
         recorder.check_reachable(tracking.uri)
         order = replace(order, tracking_uri=tracking.uri)
         request = plan_job(order, submission_id, run.paths.checkout, os.environ, console)

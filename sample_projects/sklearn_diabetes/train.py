@@ -35,7 +35,7 @@ def train(args):
     print(f"alpha={args.alpha}  patients={len(patients.target)}")
     scaler = StandardScaler().fit(x_train)
     model = SGDRegressor(
-        penalty="elasticnet", alpha=args.alpha / 10, l1_ratio=args.l1_ratio, eta0=0.001, random_state=0
+        penalty="elasticnet", alpha=args.alpha / 10, l1_ratio=args.l1_ratio, eta0=0.002, random_state=0
     )
     curve = []
     for epoch in range(int(args.epochs)):
@@ -65,7 +65,7 @@ def main():
     with mlflow.start_run():
         model, curve = train(args)
         draw(curve)
-        mlflow.sklearn.log_model(model, "model")
+        mlflow.sklearn.log_model(model, name="model")
 
 
 if __name__ == "__main__":
