@@ -1,8 +1,9 @@
 """Which files of a project belong to its snapshot, why the others do not, their hash, and packing them.
 
-Read ``taking.py`` first: it is the recipe. ``listing.py`` walks and decides (``patterns.py`` reads gitignore's
-language, ``rules.py`` holds the lists, ``work_tree.py`` asks git), ``contents.py`` reads files (``stat_cache.py`` saves
-it the trouble, ``key_material.py`` looks for credentials), ``archive.py`` packs and unpacks.
+Read ``taking.py`` first: it is the recipe. ``walk.py`` decides what belongs to a snapshot and returns a ``Listing``: it
+asks ``patterns.py`` (gitignore's language), ``rules.py`` (the lists), ``ignore_files.py`` and ``work_tree.py`` (git).
+``contents.py`` reads files, ``stat_cache.py`` spares it files that are known, ``key_material.py`` finds credentials in
+them. ``archive.py`` packs and unpacks; ``values.py`` holds what comes out.
 """
 
 from __future__ import annotations

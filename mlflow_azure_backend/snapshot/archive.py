@@ -32,6 +32,8 @@ _LARGEST: Final = 8**11 - 1
 _BUFFER: Final = 1024 * 1024
 _LARGEST_WINDOW: Final = 8 * 1024 * 1024
 _MOST_FILES: Final = 1_000_000
+_MOST_FOLDERS: Final = 200
+"""Above a file; with a thousand, Python's own functions that make and remove folders give up."""
 
 
 class ArchiveWriter:
@@ -187,10 +189,11 @@ def _extract(archive: Path, destination: Path, max_size: int) -> None:
         stream = cast("io.RawIOBase", decompressor.stream_reader(file))
         reader = _ArchiveReader(io.BufferedReader(stream, _BUFFER), archive)
         try:
+            unpacked = 0
             for count, (path, size, executable) in enumerate(reader.members(), 1):
-                max_size -= size
-                if max_size < 0 or count > _MOST_FILES:
-                    raise reader.refusal("holds more than it may")
+                unpacked += size
+                if unpacked > max_size or count > _MOST_FILES:
+                    raise reader.refusal(f"unpacks to more than {max_size} bytes or {_MOST_FILES} files")
                 _write_file(destination / path, reader.content(size), executable=executable)
         except zstandard.ZstdError as error:
             raise reader.refusal(f"is damaged: {error}") from error
@@ -213,7 +216,7 @@ def _unwritable(destination: Path, error: OSError) -> SnapshotError:
 
 
 class _ArchiveReader:
-    """Reads the records that ``_header`` writes, and refuses all others: links, devices, folders, other tools' fields."""
+    """Reads the records that ``_header`` writes and refuses others: links, devices, folders, other tools' fields."""
 
     def __init__(self, stream: io.BufferedReader, archive: Path) -> None:
         self._stream = stream
@@ -235,8 +238,10 @@ class _ArchiveReader:
                 raise self.refusal(f"holds {path!r}, which is not a plain file")
             if not _is_plain_path(path):
                 raise self.refusal(f"holds {path!r}, which is not a path below its top")
-            size = int(extra.get("size", member.size))
-            yield path, size, bool(member.mode & stat.S_IXUSR)
+            size = extra.get("size", str(member.size))
+            if not size.isdecimal():
+                raise self.refusal("is damaged: the size of a file is no number")
+            yield path, int(size), bool(member.mode & stat.S_IXUSR)
         if self._stream.read(_RECORD + 1) != bytes(_RECORD):
             raise self.refusal("is damaged: it has no proper end")
 
@@ -257,12 +262,10 @@ class _ArchiveReader:
             member = tarfile.TarInfo.frombuf(record, "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError) as error:
             raise self.refusal(f"is damaged: {error}") from error
-        if member.size < 0:
-            raise self.refusal("is damaged: a file has a negative size")
         return member
 
     def _extra_fields(self, size: int) -> dict[str, str]:
-        if size > _BUFFER:
+        if not 0 <= size <= _BUFFER:
             raise self.refusal("is damaged: a name is too long")
         data = self._exactly(_padded(size))[:size]
         fields = {}
@@ -282,6 +285,6 @@ class _ArchiveReader:
 def _is_plain_path(path: str) -> bool:
     """Whether a path stays below the folder that it is joined to, on this system too."""
     hostile = "\0\\:" if os.name == "nt" else "\0"
-    return not any(part in ("", ".", "..") for part in path.split("/")) and not any(
-        letter in path for letter in hostile
-    )
+    parts = path.split("/")
+    is_below = not any(part in ("", ".", "..") for part in parts) and not any(letter in path for letter in hostile)
+    return is_below and len(parts) <= _MOST_FOLDERS

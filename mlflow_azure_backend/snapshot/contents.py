@@ -6,23 +6,39 @@ import hashlib
 import os
 import shlex
 import stat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_azure_backend.errors import SnapshotError
 from mlflow_azure_backend.snapshot.rules import ignore_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mlflow_azure_backend.snapshot.key_material import Finding, KeyMaterialSearch
 
 BLOCK: Final = 8 * 1024 * 1024
 """Bytes; a smaller file is held in memory as a whole, a larger one is read in pieces of this size."""
 
-# Without O_NONBLOCK, a pipe that has taken the place of a file since the walk would hold us for ever.
-_FLAGS: Final = os.O_RDONLY | sum(
-    getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY")
+READ: Final = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
+"""Flags to open a file with that may have become something else: no link is followed, and no pipe waited for."""
+
+
+FileStatus = tuple[int, int, int, int, int]
+"""Size in bytes, time of the last write and of the last change in nanoseconds since the epoch, inode, mode: what would
+be different if the file had been written to, in a small part of the memory that ``os.stat_result`` takes."""
+
+file_status: Final[Callable[[os.stat_result], FileStatus]] = attrgetter(
+    "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_mode"
 )
+
+
+def is_executable(status: FileStatus) -> bool:
+    """The owner's execute bit; False on Windows, which has none."""
+    return status[4] & _EXECUTABLE != 0
+
+
+_EXECUTABLE: Final = 0 if os.name == "nt" else stat.S_IXUSR
 
 
 class Content(NamedTuple):
@@ -35,7 +51,7 @@ class Content(NamedTuple):
         finding: A credential in it; None when there is none or nobody asked.
     """
 
-    status: os.stat_result
+    status: FileStatus
     sha256: str
     data: bytes | None
     finding: Finding | None
@@ -43,14 +59,6 @@ class Content(NamedTuple):
 
 class _Changed(Exception):
     """The file was written to while it was read; never seen outside."""
-
-
-_EXECUTABLE: Final = 0 if os.name == "nt" else stat.S_IXUSR
-
-
-def is_executable(status: os.stat_result) -> bool:
-    """The owner's execute bit; False on Windows, which has none."""
-    return status.st_mode & _EXECUTABLE != 0
 
 
 def read_file(path: str, location: str, *, search: bool = False) -> Content:
@@ -76,7 +84,7 @@ def read_file(path: str, location: str, *, search: bool = False) -> Content:
 
 def _read_once(location: str, *, search: bool) -> Content:
     key_material = _new_search() if search else None
-    descriptor = os.open(location, _FLAGS)
+    descriptor = os.open(location, READ)
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
@@ -98,7 +106,7 @@ def _read_once(location: str, *, search: bool) -> Content:
     if (size, before.st_size, before.st_mtime_ns) != (after.st_size, after.st_size, after.st_mtime_ns):
         raise _Changed
     finding = None if key_material is None else key_material.finding
-    return Content(before, digest.hexdigest(), data if size < BLOCK else None, finding)
+    return Content(file_status(before), digest.hexdigest(), data if size < BLOCK else None, finding)
 
 
 def _new_search() -> KeyMaterialSearch:
@@ -110,7 +118,7 @@ def _new_search() -> KeyMaterialSearch:
 def blocks_of(path: str, location: str) -> Iterator[bytes]:
     """The bytes of a file, block by block; whether they are still the same is for the caller to find out."""
     try:
-        descriptor = os.open(location, _FLAGS)
+        descriptor = os.open(location, READ)
         try:
             yield from iter(lambda: os.read(descriptor, BLOCK), b"")
         finally:

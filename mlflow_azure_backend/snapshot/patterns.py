@@ -1,28 +1,27 @@
 """gitignore patterns, asked one folder at a time.
 
-A pattern is cut at its slashes, and each part is held against one name as the walk goes down. A folder therefore knows
-which patterns can match a name in it, most names are settled by two look-ups in a dictionary, and nothing is asked twice.
-The reading is git's own, brackets and all: git 2.39, ``dir.c`` and ``wildmatch.c``; https://git-scm.com/docs/gitignore.
-Two differences, both on purpose: a ``?`` and a bracket stand for one character where git says one byte, and a bracket
-never holds a slash.
+A pattern is cut at its slashes, and each part is held against one name as the walk goes down. So a folder knows which
+patterns can match a name in it, and most names are settled by two look-ups in a dictionary. The reading is git's own
+(git 2.39, ``dir.c`` and ``wildmatch.c``; https://git-scm.com/docs/gitignore) but for two things: a ``?`` or a bracket
+stands for one character where git says one byte, and a slash in a bracket separates. ``pathspec`` was tried first: it
+differs from git inside brackets, fails on some of them, and takes three times as long.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class Layer(Enum):
     """Which list a pattern stands in; within one layer the last pattern that matches decides."""
 
-    SECRET = "secret"
+    SECRET = "secret"  # noqa: S105 (a word, not one)
     ALLOW = "allow"
     EXCLUDE = "exclude"
     INCLUDE = "include"
@@ -36,15 +35,15 @@ class NamePattern:
 
     Attributes:
         text: As the user wrote it.
-        regex: The same as a regular expression for the whole name; None when no name can match, as git has it for an
-            open bracket or a backslash at the end.
+        outline: A regular expression for the whole name that misses no name that matches; None when no name can match,
+            as git has it for an open bracket or a backslash at the end.
         literal: The only name that matches; None when there are more.
         extension: ``.csv`` for the pattern ``*.csv``; None for patterns of another form.
         matches: Whether a name matches.
     """
 
     text: str
-    regex: str | None
+    outline: str | None
     literal: str | None
     extension: str | None
     matches: Callable[[str], object] = field(repr=False)
@@ -95,8 +94,6 @@ _POSIX_CLASSES: Final = {
 _BRACKET_ITEM: Final = re.compile(
     r"\[:(?P<named>[^\]]*):\]|(?P<low>\\.|[^\\])-(?P<high>\\.|[^\\\]])|(?P<single>\\.|[^\\])", re.DOTALL
 )
-# What stands between two stars is taken where it is first found, for good; otherwise many stars would take for ever.
-_FIRST_FOUND: Final = "(?>.*?{})" if sys.version_info >= (3, 11) else "(?:.*?{})"
 _NEVER: Final[Callable[[str], object]] = frozenset[str]().__contains__
 
 
@@ -127,31 +124,45 @@ def _bracket(text: str, start: int) -> tuple[str, int]:
     return f"[{'^' if negated else ''}{''.join(items)}]", at + 1
 
 
-def _name_regex(text: str) -> str:
-    """Translate one part to a regular expression for a whole name."""
-    chunks = [""]
+def _between_stars(text: str) -> list[str]:
+    """Cut one part of a pattern at its stars, each piece a regular expression for a fixed number of characters."""
+    pieces = [""]
     at = 0
     while at < len(text):
         character = text[at]
         at += 1
         if character == "*":
-            chunks.append("")
+            pieces.append("")
         elif character == "?":
-            chunks[-1] += "."
+            pieces[-1] += "."
         elif character == "[":
             bracket, at = _bracket(text, at)
-            chunks[-1] += bracket
+            pieces[-1] += bracket
         elif character == "\\":
             if at == len(text):
                 raise _MatchesNothing(text)
-            chunks[-1] += re.escape(text[at])
+            pieces[-1] += re.escape(text[at])
             at += 1
         else:
-            chunks[-1] += re.escape(character)
-    if len(chunks) == 1:
-        return chunks[0]
-    between = "".join(_FIRST_FOUND.format(chunk) for chunk in chunks[1:-1] if chunk)
-    return f"{chunks[0]}{between}.*{chunks[-1]}"
+            pieces[-1] += re.escape(character)
+    return pieces
+
+
+def _matcher(pieces: list[str]) -> Callable[[str], object]:
+    """Match each piece where it is first found; with `.*` for many stars, a regular expression can take for ever."""
+    if len(pieces) == 1:
+        return re.compile(pieces[0], re.DOTALL).fullmatch
+    if not any(pieces[1:-1]):
+        return re.compile(f"{pieces[0]}.*{pieces[-1]}", re.DOTALL).fullmatch
+    start, *middle, end = (re.compile(piece, re.DOTALL) for piece in (*pieces[:-1], f".*{pieces[-1]}"))
+
+    def matches(name: str) -> bool:
+        found = start.match(name)
+        for piece in middle:
+            found = found and piece.search(name, found.end())
+        return found is not None and end.fullmatch(name, found.end()) is not None
+
+    return matches
 
 
 def _name_pattern(text: str) -> NamePattern:
@@ -160,12 +171,13 @@ def _name_pattern(text: str) -> NamePattern:
     if not re.search(r"[*?\[\\]", text):
         return NamePattern(text, re.escape(text), text, None, text.__eq__)
     try:
-        regex = _name_regex(text)
+        pieces = _between_stars(text)
     except _MatchesNothing:
         return NamePattern(text, None, None, None, _NEVER)
     only_extension = re.fullmatch(r"\*(\.[^*?\[\\.]*)", text)
     extension = only_extension[1] if only_extension else None
-    return NamePattern(text, regex, None, extension, re.compile(regex, re.DOTALL).fullmatch)
+    outline = pieces[0] if len(pieces) == 1 else f"{pieces[0]}.*{pieces[-1]}"
+    return NamePattern(text, outline, None, extension, _matcher(pieces))
 
 
 def parse(line: str, *, layer: Layer, where: str, rank: int) -> Pattern | None:
@@ -229,9 +241,9 @@ class FolderPatterns:
                 self._by_name.setdefault(name.literal, []).append(pattern)
             elif name.extension is not None:
                 self._by_extension.setdefault(name.extension, []).append(pattern)
-            elif name.regex is not None:
+            elif name.outline is not None:
                 self._globs.append(pattern)
-        regex = "|".join(dict.fromkeys(str(pattern.last.regex) for pattern in self._globs))
+        regex = "|".join(dict.fromkeys(str(pattern.last.outline) for pattern in self._globs))
         self._glob = re.compile(regex, re.DOTALL).fullmatch if regex else None
 
     def extended(self, lines: Iterable[tuple[str, str]], layer: Layer) -> FolderPatterns:
@@ -291,9 +303,24 @@ class FolderPatterns:
             if (is_folder or not pattern.folders_only) and pattern.last.matches(name)
         }
 
+    def along(self, path: str, *, is_folder: bool) -> Iterator[dict[Layer, Pattern]]:
+        """``matches`` for each name of a POSIX path below this folder; ``is_folder`` speaks of the last."""
+        patterns = self
+        *folders, last = path.split("/")
+        for name in folders:
+            yield patterns.matches(name, is_folder=True)
+            patterns = patterns.entered(name)
+        yield patterns.matches(last, is_folder=is_folder)
+
     def names_below(self, layer: Layer) -> bool:
         """Whether a pattern of the layer has come here through a folder that it names, and wants to go on."""
         return any(
             at > (pattern.parts[0] is None) and pattern.layer is layer and not pattern.negated
             for pattern, at in self._positions
         )
+
+
+def hit(found: dict[Layer, Pattern], layer: Layer) -> Pattern | None:
+    """The pattern that decides in a layer, unless it is a negation."""
+    pattern = found.get(layer)
+    return None if pattern is None or pattern.negated else pattern

@@ -87,3 +87,9 @@ def with_project_lists(patterns: FolderPatterns, rules: SnapshotRules) -> Folder
     for layer, lines in lists.items():
         patterns = patterns.extended(lines, layer)
     return patterns
+
+
+def allows(patterns: FolderPatterns, path: str) -> bool:
+    """Whether ``snapshot.allow`` names a file of the project, or a folder above it."""
+    decisive = [found[Layer.ALLOW] for found in patterns.along(path, is_folder=False) if Layer.ALLOW in found]
+    return bool(decisive) and not decisive[-1].negated

@@ -16,13 +16,20 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from mlflow_azure_backend.snapshot.contents import READ
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_HEADER: Final = b"mlflow-azure-backend stat cache 1 "
+    from mlflow_azure_backend.snapshot.contents import FileStatus
+
+_HEADER: Final = b"mlflow-azure-backend stat cache 2 "
 _RACY_NS: Final = 2_000_000_000
 _HASH: Final = 64
 """Characters of a hash in hexadecimal."""
+
+_as_text: Final = "%d %d %d %d %d".__mod__
+"""A ``FileStatus`` as it stands in the cache."""
 
 
 class StatCache:
@@ -42,32 +49,33 @@ class StatCache:
         self._kept: dict[str, tuple[str, str]] = {}
         self._started_ns = time.time_ns()
 
-    def all_unchanged(self, statuses: Mapping[str, os.stat_result]) -> tuple[str, list[str]] | None:
-        """The content hash and each file's hash when there are the same files as the last time, all unchanged.
+    def all_unchanged(self, statuses: Mapping[str, FileStatus]) -> tuple[str, list[str]] | None:
+        """The content hash and each file's hash, when the files are the same as the last time and all are unchanged.
 
-        This is the common case, and to compare them all at once takes half as long as one by one.
+        This is the common case, and to compare them all at once takes far less time than one by one.
         """
         known = self._known
         if not known.content_hash or "\0".join(statuses) != known.paths:
             return None
-        if "\0".join([_identity(status) for status in statuses.values()]) != known.identities:
+        if "\0".join(map(_as_text, statuses.values())) != known.statuses:
             return None
         return known.content_hash, known.each_hash()
 
-    def sha256(self, path: str, status: os.stat_result) -> str | None:
+    def sha256(self, path: str, status: FileStatus) -> str | None:
         """The hash of a file's content, in hexadecimal; None unless the file is what it was when last hashed."""
         if self._entries is None:
             self._entries = self._known.entries()
         entry = self._entries.get(path)
-        if entry is None or entry[0] != _identity(status):
+        if entry is None or entry[0] != _as_text(status):
             return None
         self._kept[path] = entry
         return entry[1]
 
-    def keep(self, path: str, status: os.stat_result, sha256: str) -> None:
+    def keep(self, path: str, status: FileStatus, sha256: str) -> None:
         """Remember a hash for the next time, if the file will show it when it is written to."""
-        if max(status.st_mtime_ns, status.st_ctime_ns) < self._started_ns - _RACY_NS:
-            self._kept[path] = (_identity(status), sha256)
+        _, written_ns, changed_ns, _, _ = status
+        if max(written_ns, changed_ns) < self._started_ns - _RACY_NS:
+            self._kept[path] = (_as_text(status), sha256)
 
     def save(self, content_hash: str, count: int) -> None:
         """Replace what is on disk by what was kept, all at once.
@@ -78,13 +86,9 @@ class StatCache:
         """
         if self._file is None or not self._kept:
             return
-        identities, hashes = zip(*self._kept.values(), strict=True)
-        known = _Known(
-            content_hash if count == len(self._kept) else "",
-            "".join(hashes),
-            "\0".join(identities),
-            "\0".join(self._kept),
-        )
+        statuses, hashes = zip(*self._kept.values(), strict=True)
+        whole = content_hash if count == len(self._kept) else ""
+        known = _Known(whole, "".join(hashes), "\0".join(statuses), "\0".join(self._kept))
         if known == self._known:
             return
         try:
@@ -96,37 +100,37 @@ class StatCache:
 
 
 class _Known(NamedTuple):
-    """The cache as it is on disk, one line for each attribute; the paths come last, for they may hold line feeds."""
+    """The cache as it is on disk, one line for each attribute; the paths come last, for they may hold line feeds.
+
+    Attributes:
+        content_hash: Of all files; empty when it is not known.
+        hashes: Of each file, one after the other.
+        statuses: Of each file, with NUL between them.
+        paths: Of each file, with NUL between them.
+    """
 
     content_hash: str
     hashes: str
-    identities: str
+    statuses: str
     paths: str
 
     def each_hash(self) -> list[str]:
         return [self.hashes[start : start + _HASH] for start in range(0, len(self.hashes), _HASH)]
 
     def entries(self) -> dict[str, tuple[str, str]]:
-        """Identity and hash by path."""
-        if not self.hashes:
-            return {}
-        pairs = zip(self.identities.split("\0"), self.each_hash(), strict=True)
-        return dict(zip(self.paths.split("\0"), pairs, strict=True))
+        """Status and hash by path."""
+        pairs = zip(self.statuses.split("\0"), self.each_hash(), strict=True)
+        return dict(zip(self.paths.split("\0"), pairs, strict=True)) if self.hashes else {}
 
 
 _NOTHING: Final = _Known("", "", "", "")
-
-
-def _identity(status: os.stat_result) -> str:
-    """What would be different if the file had been written to, or its executable bit been set."""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} {status.st_mode}"
 
 
 def _load(path: Path) -> _Known:
     try:
         if not _is_ours(path.parent.lstat(), stat.S_ISDIR):
             return _NOTHING
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, READ)
         with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor)
             if not _is_ours(os.fstat(descriptor), stat.S_ISREG):
                 return _NOTHING

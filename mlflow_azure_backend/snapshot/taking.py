@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_azure_backend.errors import SnapshotError
+from mlflow_azure_backend.files import fault_point
 from mlflow_azure_backend.snapshot.archive import new_archive
 from mlflow_azure_backend.snapshot.contents import BLOCK, changed, is_executable, read_file
-from mlflow_azure_backend.snapshot.listing import list_files
 from mlflow_azure_backend.snapshot.rules import ignore_command
 from mlflow_azure_backend.snapshot.stat_cache import StatCache
 from mlflow_azure_backend.snapshot.values import Snapshot, SnapshotFile, content_hash
+from mlflow_azure_backend.snapshot.walk import list_files
 
 if TYPE_CHECKING:
-    import os
-
     from mlflow_azure_backend.snapshot.archive import ArchiveWriter
+    from mlflow_azure_backend.snapshot.contents import FileStatus
     from mlflow_azure_backend.snapshot.key_material import Finding
     from mlflow_azure_backend.snapshot.listing import Listing
     from mlflow_azure_backend.snapshot.rules import SnapshotRules
@@ -42,13 +42,15 @@ def take_snapshot(
         archive: Also pack the files into this archive, which reads each of them only once; see ``write_archive``.
 
     Raises:
-        SnapshotError: The files cannot be packaged, or must not be: too large, unreadable, changing, ambiguous, a secret.
-            The archive is not there then.
+        SnapshotError: The files cannot be packaged, or must not be: too large, unreadable, changing, ambiguous, a
+            secret. Then there is no archive.
     """
     listing = list_files(root, rules)
-    _check_size(listing, rules.max_size)
+    statuses = listing.statuses()
+    _check_size(statuses, rules.max_size, root)
     known = StatCache(cache, listing.root, purpose="searched" if leaves_machine else "hashed")
-    reading = _Reading(listing, known, search=leaves_machine)
+    fault_point("snapshot.before_hashing")
+    reading = _Reading(listing, statuses, known, search=leaves_machine)
     if archive is None:
         files, identity = reading.hash_files()
     else:
@@ -65,6 +67,7 @@ def write_archive(snapshot: Snapshot, destination: Path) -> None:
             there is no archive.
     """
     with new_archive(destination) as writer:
+        fault_point("snapshot.packing")
         for file in snapshot.files:
             data: bytes | None = None
             location = snapshot.location(file.path)
@@ -79,20 +82,20 @@ def write_archive(snapshot: Snapshot, destination: Path) -> None:
 class _Reading:
     """Reads the listed files, unless their status says that they are what they were."""
 
-    def __init__(self, listing: Listing, known: StatCache, *, search: bool) -> None:
+    def __init__(self, listing: Listing, statuses: dict[str, FileStatus], known: StatCache, *, search: bool) -> None:
         self._listing = listing
+        self._statuses = statuses
         self._known = known
         self._search = search
         self._credentials: list[tuple[str, Finding]] = []
 
     def hash_files(self) -> tuple[list[SnapshotFile], str]:
         """The files, and the hash of them all."""
-        statuses = self._listing.files
+        statuses = self._statuses
         unchanged = self._known.all_unchanged(statuses)
         if unchanged is not None:
             identity, hashes = unchanged
-            sizes = [status.st_size for status in statuses.values()]
-            return list(map(SnapshotFile, statuses, sizes, hashes, map(is_executable, statuses.values()))), identity
+            return list(map(_file, statuses, statuses.values(), hashes)), identity
         return self._finish(
             [self._known_file(path, status) or self._read(path)[0] for path, status in statuses.items()]
         )
@@ -100,18 +103,18 @@ class _Reading:
     def pack_files(self, archive: ArchiveWriter) -> tuple[list[SnapshotFile], str]:
         """As ``hash_files``, and append them to an archive; a file that fits into the memory is read once."""
         files = []
-        for path, status in self._listing.files.items():
+        for path, status in self._statuses.items():
             data: bytes | None = None
-            file = self._known_file(path, status) if status.st_size >= BLOCK else None
+            file = self._known_file(path, status) if status[0] >= BLOCK else None
             if file is None:
                 file, data = self._read(path)
             _append(archive, file, data, self._listing.location(path))
             files.append(file)
         return self._finish(files)
 
-    def _known_file(self, path: str, status: os.stat_result) -> SnapshotFile | None:
+    def _known_file(self, path: str, status: FileStatus) -> SnapshotFile | None:
         sha256 = self._known.sha256(path, status)
-        return None if sha256 is None else SnapshotFile(path, status.st_size, sha256, is_executable(status))
+        return None if sha256 is None else _file(path, status, sha256)
 
     def _read(self, path: str) -> tuple[SnapshotFile, bytes | None]:
         content = read_file(path, self._listing.location(path), search=self._search)
@@ -119,8 +122,7 @@ class _Reading:
             self._known.keep(path, content.status, content.sha256)
         elif not self._listing.allows(path):
             self._credentials.append((path, content.finding))
-        file = SnapshotFile(path, content.status.st_size, content.sha256, is_executable(content.status))
-        return file, content.data
+        return _file(path, content.status, content.sha256), content.data
 
     def _finish(self, files: list[SnapshotFile]) -> tuple[list[SnapshotFile], str]:
         identity = content_hash(files)
@@ -128,6 +130,10 @@ class _Reading:
         if self._credentials:
             raise _credentials_found(self._credentials)
         return files, identity
+
+
+def _file(path: str, status: FileStatus, sha256: str) -> SnapshotFile:
+    return SnapshotFile(path, status[0], sha256, is_executable(status))
 
 
 def _append(archive: ArchiveWriter, file: SnapshotFile, data: bytes | None, location: str) -> None:
@@ -148,16 +154,16 @@ def _credentials_found(found: list[tuple[str, Finding]]) -> SnapshotError:
     )
 
 
-def _check_size(listing: Listing, max_size: int) -> None:
-    total = sum(status.st_size for status in listing.files.values())
+def _check_size(statuses: dict[str, FileStatus], max_size: int, root: Path) -> None:
+    total = sum(status[0] for status in statuses.values())
     if total <= max_size:
         return
-    offenders = _largest({path: status.st_size for path, status in listing.files.items()})
+    offenders = _largest({path: status[0] for path, status in statuses.items()})
     shown = ", ".join(f"{path} ({_in_words(size)})" for path, size in offenders)
     raise SnapshotError(
         f"the project's files are {_in_words(total)}, more than snapshot.max_size ({_in_words(max_size)}); "
         f"the largest: {shown}",
-        where=listing.root,
+        where=root,
         next_step=f"leave some out: {ignore_command(offenders[0][0])}; or raise snapshot.max_size",
     )
 

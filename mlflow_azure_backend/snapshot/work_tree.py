@@ -71,7 +71,7 @@ class TrackedFiles:
     """The files below a folder that git tracks, as NFC POSIX paths.
 
     A file that git tracks although an ignore rule matches it belongs to the project, to git and so to us. Where git is
-    missing or refuses, nothing is known to be tracked; the files are then left out by the rule that matches them, and said.
+    missing or refuses, nothing is known to be tracked: a file is then left out by the rule that matches it, and said.
     """
 
     def __init__(self, folder: Path) -> None:
