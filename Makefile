@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup fix check test demo matrix clean
+.PHONY: setup fix check test demo matrix bench faults soak clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make setup | fix | check | test | demo | matrix | clean"
+	@echo "make setup | fix | check | test | demo | matrix | bench | faults | soak | clean"
 
 setup: $(READY)
 
@@ -29,6 +29,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 test: $(READY)
+	tools/system-packages
 	$(BIN)/python -m pytest
 
 demo: $(READY)
@@ -36,6 +37,15 @@ demo: $(READY)
 
 matrix: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" tools/matrix
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+faults: $(READY)
+	MLFLOW_AZURE_FAULT_SEED=all $(BIN)/python -m pytest tests/faults
+
+soak: $(READY)
+	MLFLOW_AZURE_SOAK=1000 $(BIN)/python -m pytest tests/faults/test_load.py::test_soak --timeout=3600 --capture=no
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist

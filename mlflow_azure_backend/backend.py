@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from mlflow.projects.backend.abstract_backend import AbstractBackend
 from mlflow_azure_backend import recorder
 from mlflow_azure_backend.compute import target_for
 from mlflow_azure_backend.compute.base import ComputeTarget
-from mlflow_azure_backend.console import Console
+from mlflow_azure_backend.console import Console, our_mistake
 from mlflow_azure_backend.errors import BackendError, TrackingError
-from mlflow_azure_backend.job import JobRequest, PreparedJob, TrackingContext
-from mlflow_azure_backend.journal import Journal, Lease, RunFolder, RunRecord, fault_point, state_home
+from mlflow_azure_backend.files import fault_point
+from mlflow_azure_backend.job import RUN_VARIABLE, JobRequest, PreparedJob, TrackingContext
+from mlflow_azure_backend.journal import Journal, Lease, RunFolder, RunRecord, makeshift_folder, state_home
 from mlflow_azure_backend.outputs import list_outputs
 from mlflow_azure_backend.planning import Order, counted, plan_job
 from mlflow_azure_backend.redaction import without_credentials
+from mlflow_azure_backend.repeats import record_order
 from mlflow_azure_backend.snapshot import extract_archive, write_archive
+from mlflow_azure_backend.source import is_fetchable_commit
 from mlflow_azure_backend.submitted_run import AzureSubmittedRun, Tie, command_line_signals
 from mlflow_azure_backend.sync import sync_silently
 
@@ -52,19 +56,21 @@ class AzureMLBackend(AbstractBackend):
         """
         command = _mlflow_run_command()
         order = Order(project_uri, entry_point, version, params or {}, backend_config, Path.cwd())
+        absolute_uri = recorder.absolute_tracking_uri(tracking_uri, order.client_folder)
         tracking = TrackingContext(
-            recorder.absolute_tracking_uri(tracking_uri, order.client_folder),
+            absolute_uri,
             experiment_id=str(experiment_id),
             run_name=None if command is None else command.params.get("run_name"),
-            parent_run_id=_active_run_id(),
+            parent_run_id=_active_run_id() or parent_of(absolute_uri, os.environ),
         )
         waits = command is not None or bool(backend_config.get("SYNCHRONOUS", True))
         console = Console()
         if command is None:
             return _launch_for_mlflow(order, tracking, console, waits=waits)
+        gc.freeze()  # the process ends with this run, and Python would search all of MLflow for garbage before that
         if command.params.get("run_id"):
             console.note("--run-id is for MLflow's own backend: MLflow does not pass it on, so this is a new run")
-        with command_line_signals():
+        with watching():
             submitted = _launch_for_mlflow(order, tracking, console, waits=waits)
             if not submitted.is_detached and not submitted.wait():
                 raise ExecutionException(f"Run (ID '{submitted.run_id}') {submitted.get_status().lower()}")
@@ -85,19 +91,25 @@ def launch(order: Order, tracking: TrackingContext, console: Console, *, waits: 
     """
     journal = Journal(state_home(os.environ))
     sync_silently(journal)
+    if journal.home.parent == makeshift_folder():
+        console.note(f"HOME cannot be written to, so what mlflow-azure must remember is in {journal.home}")
     submission_id = order.submission_id()
-    with journal.submission(submission_id) as run:
+    with _interruption_is_said(console), journal.submission(submission_id) as run:
         if (handle := run.handle()) is not None:
             console.note(f"submission {submission_id} is run {handle.name} already")
             return AzureSubmittedRun(
                 run, handle, run.try_lease(), *((Tie.WATCHING, console) if waits else (Tie.BACKGROUND,))
             )
-        console.tracking = without_credentials(tracking.uri).replace(f"{order.client_folder}/", "")
+        here = order.client_folder
+        console.tracking = without_credentials(tracking.uri).replace(f"{here.as_uri()}/", "").replace(f"{here}/", "")
         recorder.check_reachable(tracking.uri)
+        if (record := run.record()) is not None:  # an earlier client died with it, and nobody has cleared that away
+            recorder.end_orphan(record)
         order = replace(order, tracking_uri=tracking.uri)
         request = plan_job(order, submission_id, run.paths.checkout, os.environ, console)
         for note in request.notes:
             console.note(note)
+        run.write_json(run.paths.order, asdict(record_order(request, order.parameters)))
         target = target_for(request)
         target.check(request.config, request.options)
         prepared = _prepare(target, request, console)
@@ -113,13 +125,43 @@ def launch_here(
     order: Order, console: Console, *, experiment_name: str | None, experiment_id: str | None, run_name: str | None
 ) -> AzureSubmittedRun:
     """``launch`` for our own command line: tracking as MLflow is set up in this process, and the client waits."""
+    uri = recorder.absolute_tracking_uri(mlflow.get_tracking_uri(), order.client_folder)
     tracking = TrackingContext(
-        recorder.absolute_tracking_uri(mlflow.get_tracking_uri(), order.client_folder),
+        uri,
         experiment_id=experiment_id,
         experiment_name=experiment_name,
         run_name=run_name,
+        parent_run_id=parent_of(uri, os.environ),
     )
     return launch(order, tracking, console, waits=True)
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[None]:
+    """For a command that watches a job: its signals, and after Ctrl-C the ends of the runs that the job had started.
+
+    Those are in the job's tree, which has ended; who would have written them down may have been in it, too.
+    """
+    with command_line_signals():
+        try:
+            yield
+        except KeyboardInterrupt:
+            sync_silently(Journal(state_home(os.environ)))
+            raise
+
+
+@contextlib.contextmanager
+def _interruption_is_said(console: Console) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.error("interrupted while the job was being submitted, so there is none; run the same command again")
+        raise
+
+
+def parent_of(tracking_uri: str, environ: Mapping[str, str]) -> str | None:
+    """The run whose job we are called from, if it is in the same tracking store; None outside of our jobs."""
+    return environ.get(RUN_VARIABLE) if environ.get("MLFLOW_TRACKING_URI") == tracking_uri else None
 
 
 def _prepare(target: ComputeTarget, request: JobRequest, console: Console) -> PreparedJob:
@@ -146,6 +188,7 @@ def _submit(
     with console.phase("run") as line:
         record = _stage(request, recorder.with_experiment(tracking), run, journal)
         run.write_record(record)
+        fault_point("backend.after_record")
         made = recorder.create_run(request, record)
         run_id = made.info.run_id
         run.write_record(
@@ -154,6 +197,7 @@ def _submit(
         fault_point("backend.before_submit")
         handle = target.handle_for(run, run_id)
         run.write_handle(handle)
+        fault_point("backend.after_handle")
         tie = _tie(request, target, waits=waits)
         target.submit(request, prepared, run, attached=tie is Tie.ATTACHED)
         fault_point("backend.after_submit")
@@ -164,7 +208,7 @@ def _submit(
     submitted = AzureSubmittedRun(run, handle, lease, tie)
     submitted.watch()
     if tie is Tie.DETACHED:
-        console.note(f"detached; follow it with `mlflow-azure attach {run_id[:8]}`")
+        console.detached(run_id)
     return submitted
 
 
@@ -183,7 +227,7 @@ def _stage(request: JobRequest, tracking: TrackingContext, run: RunFolder, journ
     run.write_json(run.paths.manifest, request.snapshot.manifest())
     archived_by = journal.archived_by(tracking, request.snapshot.content_hash)
     git, in_snapshot = request.source.git, request.config.workdir == "snapshot"
-    is_commit = git is not None and git.clean and not request.config.snapshot.include
+    is_commit = is_fetchable_commit(request.source) and not request.config.snapshot.include
     to_be_stored = not is_commit and archived_by is None
     if to_be_stored or in_snapshot:
         write_archive(request.snapshot, run.paths.archive)
@@ -239,6 +283,8 @@ def _launch_for_mlflow(order: Order, tracking: TrackingContext, console: Console
         return launch(order, tracking, console, waits=waits)
     except BackendError as error:
         raise ExecutionException(str(error)) from None
+    except Exception as error:
+        raise ExecutionException(str(our_mistake(error))) from error
 
 
 def _mlflow_run_command() -> click.Context | None:

@@ -5,11 +5,14 @@ MLflow takes seconds to import, so it is imported only by the commands that talk
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,9 +23,9 @@ from mlflow_azure_backend import __version__
 from mlflow_azure_backend.compute import target_for, target_named
 from mlflow_azure_backend.compute.base import ComputeTarget
 from mlflow_azure_backend.config import read_config_argument
-from mlflow_azure_backend.console import Console
+from mlflow_azure_backend.console import TRACEBACK_VARIABLE, Console, our_mistake
 from mlflow_azure_backend.errors import BackendError, UnknownRun
-from mlflow_azure_backend.job import JobHandle
+from mlflow_azure_backend.job import JobHandle, TrackingContext
 from mlflow_azure_backend.journal import Journal, RunFolder, state_home
 from mlflow_azure_backend.planning import Order
 from mlflow_azure_backend.redaction import without_credentials
@@ -33,6 +36,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell says it: 128 + SIGINT."""
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[None]:
+    """Import MLflow in a good half of its time: Python is not to look for garbage in it, neither now nor at exit."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class _Commands(click.Group):
@@ -46,6 +60,13 @@ class _Commands(click.Group):
             ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if os.environ.get(TRACEBACK_VARIABLE):
+                raise
+            Console().error(str(our_mistake(error)))
+            ctx.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,19 +124,43 @@ def run(
     if experiment_name and experiment_id:
         raise click.UsageError("give only one of --experiment-name and --experiment-id")
     order = _order(**project, detach=detach)
-    from mlflow_azure_backend.backend import launch_here
-    from mlflow_azure_backend.submitted_run import command_line_signals
+    with _loading():
+        from mlflow_azure_backend.backend import launch_here, watching
 
-    with command_line_signals():
+    with watching():
         submitted = launch_here(
             order, Console(), experiment_name=experiment_name, experiment_id=experiment_id, run_name=run_name
         )
         if not submitted.is_detached:
             submitted.wait()
-    if as_json:
-        _say_json(facts_of(submitted.folder))
-    if not submitted.is_detached:
-        sys.exit(_exit_code(submitted.folder))
+    _leave(submitted.folder, as_json=as_json, has_ended=not submitted.is_detached)
+
+
+@main.command("rerun")
+@click.argument("run")
+@click.option("--param", "-P", "params", multiple=True, metavar="NAME=VALUE", help="In place of a recorded one.")
+@click.option("--compute", help="Where to run; by default where the recorded run ran.")
+@click.option("--run-name", help="The new run's name.")
+@click.option("--detach", is_flag=True, help="Return once the job is submitted.")
+@click.option("--json", "as_json", is_flag=True, help="Say the run's id, status and exit code as JSON at the end.")
+def rerun_run(
+    run: str, params: Sequence[str], compute: str | None, run_name: str | None, detach: bool, as_json: bool
+) -> None:
+    """Repeat a recorded run from its snapshot, environment lock and parameters, also on another machine.
+
+    \b
+    Example: mlflow-azure rerun 4f2a9c1e -P alpha=0.5
+    """
+    changed = _pairs(params, "-P")
+    with _loading():
+        from mlflow_azure_backend.backend import watching
+        from mlflow_azure_backend.rerun import Changes, rerun
+
+    with watching():
+        submitted = rerun(run, Changes(changed, compute, run_name, detach), Console())
+        if not submitted.is_detached:
+            submitted.wait()
+    _leave(submitted.folder, as_json=as_json, has_ended=not submitted.is_detached)
 
 
 @main.command()
@@ -221,7 +266,8 @@ def attach(run: str) -> None:
     Example: mlflow-azure attach 4f2a9c1e
     """
     folder = _journal().find(run)
-    from mlflow_azure_backend.submitted_run import AzureSubmittedRun, StillRunning, command_line_signals
+    with _loading():
+        from mlflow_azure_backend.submitted_run import AzureSubmittedRun, StillRunning, command_line_signals
 
     with command_line_signals():
         try:
@@ -241,11 +287,40 @@ def cancel(run: str) -> None:
     Example: mlflow-azure cancel 4f2a9c1e
     """
     folder = _journal().find(run)
-    from mlflow_azure_backend.submitted_run import AzureSubmittedRun
+    with _loading():
+        from mlflow_azure_backend.submitted_run import AzureSubmittedRun
 
     submitted = AzureSubmittedRun.attach(run, stream=False)
     submitted.cancel()
+    sync_silently(Journal(state_home(os.environ)))  # the ends of the runs that the job had started
     Console().note(f"run {submitted.run_id} is {facts_of(folder)['status']}")
+
+
+@main.command("open")
+@click.argument("run")
+@click.option("--print", "only_print", is_flag=True, help="Only print the link.")
+def open_run(run: str, only_print: bool) -> None:
+    """Show a run in the tracking server's pages: print its link, and open it on a desktop.
+
+    \b
+    Example: mlflow-azure open 4f2a9c1e
+    """
+    record = _journal().find(run).record()
+    if record is None or record.run_id is None:
+        raise UnknownRun(f"nothing is recorded of run {run}", next_step="see `mlflow-azure list`")
+    console = Console()
+    link = record.tracking.page_of(record.run_id)
+    if link is None:
+        store = shlex.quote(without_credentials(record.tracking.uri))
+        console.note("its tracking store has no pages of its own; start some with the line below, then open the link")
+        console.plain(f"mlflow ui --backend-store-uri {store}")
+        link = TrackingContext("http://127.0.0.1:5000", record.tracking.experiment_id).page_of(record.run_id)
+        only_print = True
+    console.plain(str(link))
+    if not only_print and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        import webbrowser
+
+        webbrowser.open(str(link))
 
 
 @main.command("sync")
@@ -379,6 +454,14 @@ def _exit_code(run: RunFolder) -> int:
     if facts["status"] == "FINISHED":
         return 0
     return facts["exit_code"] or 1
+
+
+def _leave(run: RunFolder, *, as_json: bool, has_ended: bool) -> None:
+    """The last words about a run that was started here, and the job's own exit code if it has ended."""
+    if as_json:
+        _say_json(facts_of(run))
+    if has_ended:
+        sys.exit(_exit_code(run))
 
 
 def _say_json(value: object) -> None:

@@ -8,12 +8,16 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from rich.console import Console as RichConsole
 from rich.text import Text
 
 from mlflow_azure_backend import __version__
+from mlflow_azure_backend.ci import BEGIN_GROUP, END_GROUP, annotation, error_line, wants_commands, write_outputs
+from mlflow_azure_backend.errors import BackendError
+from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.status import JobStatus, TerminationReason
 
 if TYPE_CHECKING:  # the recorder imports MLflow, and commands that only read the journal must not wait for that
@@ -22,6 +26,10 @@ if TYPE_CHECKING:  # the recorder imports MLflow, and commands that only read th
 _RULE_WIDTH: Final = 54
 _LABEL_WIDTH: Final = 12
 _ASCII: Final = str.maketrans({"✓": "+", "✗": "x", "─": "-", "·": "-", "…": ".", "→": ">"})
+
+
+TRACEBACK_VARIABLE: Final = "MLFLOW_AZURE_TRACEBACK"
+"""When it is set, a mistake of ours is shown with its traceback."""
 
 
 class Phase:
@@ -83,11 +91,13 @@ class Console:
     def error(self, text: str) -> None:
         """A mistake, in one line."""
         self._mark("✗", "red", text)
+        self._command(error_line(text))
 
     def begin_output(self) -> None:
         """Draw the rule above the job's own lines."""
         self._in_output = True
         self._line("─" * _RULE_WIDTH, "dim")
+        self._command(BEGIN_GROUP)
 
     def job_output(self, chunk: bytes) -> None:
         """Pass on what the job wrote. A stdout that is gone is no reason to stop watching the job."""
@@ -100,16 +110,33 @@ class Console:
             self._open = False
             _point_at_nothing(sys.stdout)
 
-    def ending(self, run_id: str, ending: Ending) -> None:
-        """The rule below the job's lines and how it ended, with the cause and what to do."""
+    def ending(self, run_id: str, ending: Ending, folder: Path | None = None) -> None:
+        """The rule below the job's lines and how it ended, with the cause and what to do.
+
+        Args:
+            run_id: MLflow's run id.
+            ending: How it ended.
+            folder: The folder that places in the project start from; None when it is not on this machine.
+        """
         if self._in_output:
             if not self._at_line_start:
-                self.job_output(b"\n")
+                self._line("", "")  # to stderr: on a terminal it is the same, and stdout stays what the job wrote
+            self._command(END_GROUP)
             self._line("─" * _RULE_WIDTH, "dim")
         good = ending.run_status == "FINISHED"
         self._mark("✓" if good else "✗", "green" if good else "red", _verdict(ending))
         for label, text in _explanation(run_id, ending):
             self.detail(label, text, width=7)
+        if ending.diagnosis is not None:
+            self._command(annotation(ending.diagnosis.cause, ending.diagnosis.at, folder, os.environ))
+        elif not good:
+            self._command(error_line(ending.state.message or _verdict(ending)))
+        self._write_outputs(run_id, ending.run_status, ending.state.exit_code)
+
+    def detached(self, run_id: str) -> None:
+        """The job goes on without us."""
+        self.note(f"detached; follow it with `mlflow-azure attach {run_id[:8]}`")
+        self._write_outputs(run_id, "RUNNING", None)
 
     def finding(self, good: bool, name: str, found: str, fix: str | None) -> None:
         """One thing that ``doctor`` looked at."""
@@ -131,6 +158,17 @@ class Console:
     def _mark(self, sign: str, style: str, text: str) -> None:
         self._print(Text.assemble((self._legible(sign), style), " ", self._legible(text)))
 
+    def _write_outputs(self, run_id: str, status: str, exit_code: int | None) -> None:
+        try:
+            write_outputs(os.environ, run_id=run_id, status=status, exit_code=exit_code)
+        except OSError as error:
+            self.note(f"GITHUB_OUTPUT cannot be written: {error.strerror or error}")
+
+    def _command(self, line: str) -> None:
+        """A workflow command: on stdout, so that it keeps its place among the job's lines."""
+        if wants_commands(os.environ):
+            self.plain(line)
+
     def _line(self, text: str, style: str) -> None:
         self._print(Text(self._legible(text), style))
 
@@ -141,6 +179,15 @@ class Console:
         with contextlib.suppress(OSError, ValueError):
             text.rstrip()
             self._rich.print(text, no_wrap=True, overflow="ignore", crop=False)
+
+
+def our_mistake(error: Exception) -> BackendError:
+    """A mistake of ours as one line: nobody can mend it from its traceback but us."""
+    what = " ".join(without_credentials(f"{type(error).__name__}: {error}").split())
+    return BackendError(
+        f"a mistake of mlflow-azure itself ({what})",
+        next_step=f"run it with {TRACEBACK_VARIABLE}=1 to see where, and report it",
+    )
 
 
 def _verdict(ending: Ending) -> str:

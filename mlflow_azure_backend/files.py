@@ -1,4 +1,4 @@
-"""Files that must survive: private folders, atomic durable writes, and locks that die with their owner."""
+"""Files that must survive: private folders, durable writes, locks that die with their owner, and points to die at."""
 
 from __future__ import annotations
 
@@ -6,13 +6,35 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow_azure_backend.errors import JournalError
 
+FAULT_VARIABLE = "MLFLOW_AZURE_FAULT"
+
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def fault_point(name: str) -> None:
+    """Die, fail or be interrupted here if ``$MLFLOW_AZURE_FAULT`` is ``name:`` and ``kill``, ``raise`` or ``sigint``.
+
+    ``tests/faults`` breaks us at every one of them.
+
+    Raises:
+        RuntimeError: The variable orders it.
+    """
+    ordered = os.environ.get(FAULT_VARIABLE)
+    if ordered is None or not ordered.startswith(name + ":"):
+        return
+    action = ordered.rpartition(":")[2]
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "sigint":
+        os.kill(os.getpid(), signal.SIGINT)
+    else:
+        raise RuntimeError(f"fault ordered at {name}")
 
 
 def make_private_folder(folder: Path) -> Path:
@@ -34,6 +56,8 @@ def make_private_folder(folder: Path) -> Path:
             where=folder,
             next_step="set MLFLOW_AZURE_HOME and MLFLOW_AZURE_CACHE to folders of your own",
         )
+    if status.st_mode & 0o077:
+        folder.chmod(0o700)
     return folder
 
 
@@ -52,11 +76,14 @@ def write_durably(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(descriptor)
+        fault_point("files.before_replace")
         os.replace(name, path)  # noqa: PTH105 - the name is a str that mkstemp chose
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)  # noqa: PTH108
-        raise unusable(path, error, len(content)) from error
+        if isinstance(error, OSError):
+            raise unusable(path, error, len(content)) from error
+        raise
     _sync_folder(path.parent)
 
 
@@ -81,19 +108,18 @@ def try_lock(path: Path) -> int | None:
     return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of ``path``, waiting for it as long as it takes. The lock of a dead process is free.
+def wait_for_lock(path: Path) -> int:
+    """Take the lock of ``path``, waiting as long as it takes; the descriptor to close for its release.
+
+    The lock of a dead process is free.
 
     Raises:
         JournalError: The lock file cannot be opened.
     """
     descriptor = _lock(path, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+    if descriptor is None:
+        raise AssertionError("a lock that is waited for is never refused")
+    return descriptor
 
 
 def is_locked(path: Path) -> bool:
@@ -112,6 +138,21 @@ def is_locked(path: Path) -> bool:
 
 
 def _lock(path: Path, operation: int) -> int | None:
+    while True:
+        descriptor = _lock_once(path, operation)
+        if descriptor is None or _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # whoever had it removed it: the lock that counts is another file by now
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _lock_once(path: Path, operation: int) -> int | None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:

@@ -127,6 +127,13 @@ def remote_url(root: Path) -> str | None:
     return redact_uri(url) or None
 
 
+def is_on_a_remote(folder: Path, commit: str) -> bool:
+    """True when a branch of a remote, as it was last seen, has the commit."""
+    question = ["for-each-ref", "--count=1", "--contains", commit, "--format=%(refname)", "refs/remotes"]
+    answer = _run_git(["--no-optional-locks", "-C", str(folder), *question])
+    return answer.returncode == 0 and bool(answer.stdout.strip())
+
+
 class Clone:
     """One clone of a repository: depth 1 where the server allows it, no credential on disk or in an argument."""
 

@@ -6,13 +6,18 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from mlflow_azure_backend.config import BackendConfig, MlflowOptions
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.project import Argument, EntryPoint
+from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.snapshot import Snapshot
 from mlflow_azure_backend.source import ProjectSource
+
+RUN_VARIABLE: Final = "MLFLOW_AZURE_RUN_ID"
+"""Holds the run's id in every job of ours; MLflow takes MLFLOW_RUN_ID away when a program joins the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,7 @@ class TrackingContext:
         experiment_name: The experiment's name, if that is how the user named it.
         run_name: The name that the user gave; None lets MLflow choose one.
         parent_run_id: The run that this one belongs to; None when it stands alone.
+        rerun_of: The run that this one repeats; None when it repeats none.
     """
 
     uri: str
@@ -32,6 +38,14 @@ class TrackingContext:
     experiment_name: str | None = None
     run_name: str | None = None
     parent_run_id: str | None = None
+    rerun_of: str | None = None
+
+    def page_of(self, run_id: str) -> str | None:
+        """The address of a run in the tracking server's pages; None for a store that is no server."""
+        if urlsplit(self.uri).scheme not in ("http", "https"):
+            return None
+        server = without_credentials(self.uri).rstrip("/")
+        return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +130,13 @@ class JobPaths:
         return self.folder / "manifest.json"
 
     @property
+    def order(self) -> Path:
+        """What a rerun needs to know of what the user asked for."""
+        return self.folder / "order.json"
+
+    @property
     def archive(self) -> Path:
-        """The snapshot itself; absent for a clean git commit."""
+        """The snapshot itself; absent for a commit that can be fetched."""
         return self.folder / "snapshot.tar.zst"
 
     @property

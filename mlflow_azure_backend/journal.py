@@ -10,8 +10,9 @@
         submit.lock       locked while it is being submitted, so that one submission_id is one job
         lease             locked by whoever will write the run's end: the client while it lives
         request.json      RunRecord: written before the run is made, and again with the run's id
+        order.json        what was asked for, for a rerun
         manifest.json     the snapshot's files and what was left out
-        snapshot.tar.zst  the snapshot; not for a clean git commit
+        snapshot.tar.zst  the snapshot; not for a commit that can be fetched
         checkout/ inputs/ work/   copies of ours, removed when the run's end is recorded
         handle.json       how the job is found: written before it is submitted
         std_log.txt supervisor.json outcome.json   written by the supervisor
@@ -27,7 +28,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -39,14 +39,26 @@ from urllib.parse import unquote, urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from mlflow_azure_backend.errors import JournalError, UnknownRun
-from mlflow_azure_backend.files import is_locked, locked, make_private_folder, try_lock, unusable, write_durably
+from mlflow_azure_backend.files import (
+    fault_point,
+    is_locked,
+    make_private_folder,
+    try_lock,
+    unusable,
+    wait_for_lock,
+    write_durably,
+)
 from mlflow_azure_backend.job import JobHandle, JobPaths, TrackingContext
 from mlflow_azure_backend.status import STATUS_OF_REASON, JobState, TerminationReason
 
 ARCHIVE_ARTIFACT = "snapshot/snapshot.tar.zst"
 """Where among a run's artifacts the archive of its snapshot is."""
 
-FAULT_VARIABLE = "MLFLOW_AZURE_FAULT"
+ORDER_ARTIFACT = "snapshot/order.json"
+"""Where among a run's artifacts that is what a rerun needs to know; ``planning.RecordedOrder`` says what."""
+
+_AWAY_SECONDS = 60.0
+"""For how long commands that are about something else leave a store alone that was away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,28 +134,16 @@ def _home(environ: Mapping[str, str], own: str, xdg: str, below_home: str) -> Pa
         return Path(own_value).absolute()
     if xdg_value := environ.get(xdg):
         return Path(xdg_value).absolute() / "mlflow-azure"
-    home = environ.get("HOME")
+    home = environ.get("HOME")  # a folder that is not there cannot be written to either
     if home and os.access(home, os.W_OK):
         return Path(home).absolute() / below_home / "mlflow-azure"
-    return Path(tempfile.gettempdir()) / f"mlflow-azure-{os.getuid()}" / Path(below_home).name
+    # Whoever made a folder in the temporary directory before us could exchange what is in it.
+    return make_private_folder(makeshift_folder()) / Path(below_home).name
 
 
-def fault_point(name: str) -> None:
-    """Die, fail or be interrupted here if ``$MLFLOW_AZURE_FAULT`` is ``name:`` and ``kill``, ``raise`` or ``sigint``.
-
-    Raises:
-        RuntimeError: The variable orders it.
-    """
-    ordered = os.environ.get(FAULT_VARIABLE)
-    if ordered is None or not ordered.startswith(name + ":"):
-        return
-    action = ordered.rpartition(":")[2]
-    if action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif action == "sigint":
-        os.kill(os.getpid(), signal.SIGINT)
-    else:
-        raise RuntimeError(f"fault ordered at {name}")
+def makeshift_folder() -> Path:
+    """What stands for a HOME that is not there or cannot be written to."""
+    return Path(tempfile.gettempdir()) / f"mlflow-azure-{os.getuid()}"
 
 
 class RunFolder:
@@ -229,10 +229,29 @@ class RunFolder:
             message=content.get("message"),
         )
 
+    def try_claim(self) -> Lease | None:
+        """The right to submit this, or to clear it away; None while a living client is submitting it."""
+        descriptor = try_lock(self.submit_lock)
+        return None if descriptor is None else Lease(descriptor)
+
     @property
-    def is_being_submitted(self) -> bool:
-        """True while a living client is between its first write and the target's receipt."""
-        return is_locked(self.paths.folder / "submit.lock")
+    def submit_lock(self) -> Path:
+        """Locked while a living client is between its first write and the target's receipt."""
+        return self.paths.folder / "submit.lock"
+
+    def postpone(self) -> None:
+        """The store is away: remember it, so that not every command waits for it."""
+        with contextlib.suppress(OSError):
+            self.marker.write_bytes(b"away")
+
+    @property
+    def is_postponed(self) -> bool:
+        """True for a while after the store was found to be away."""
+        try:
+            found = self.marker.stat()
+        except OSError:
+            return False
+        return found.st_size > 0 and 0 <= time.time() - found.st_mtime < _AWAY_SECONDS
 
     @property
     def is_recorded(self) -> bool:
@@ -263,7 +282,10 @@ class RunFolder:
         record = self.record()
         for folder in record.owned_folders if record is not None else ():
             shutil.rmtree(folder, ignore_errors=True)
+        for unfinished in (*self.paths.folder.glob(".*"), *self.paths.folder.glob("*.reserve")):
+            unfinished.unlink(missing_ok=True)  # a writer was killed
         self.write_json(self.paths.recorded, {"recorded_at": time.time(), **content})
+        fault_point("journal.before_settle")
         self.settle()
 
     def settle(self) -> None:
@@ -272,12 +294,16 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove every trace of a submission that came to nothing."""
+        with contextlib.suppress(JournalError):
+            record = self.record()
+            if record is not None and record.run_id is not None:
+                (self._home / "ids" / record.run_id).unlink(missing_ok=True)
         shutil.rmtree(self.paths.folder, ignore_errors=True)
         self.settle()
 
 
 class Lease:
-    """The right to write one run's end; it ends with ``release`` or with the process."""
+    """The right to submit one run, or to write its end; it ends with ``release`` or with the process."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
@@ -306,16 +332,35 @@ class Journal:
         """
         key = hashlib.sha256(submission_id.encode()).hexdigest()[:32]
         run = RunFolder(self._make_home(), key)
-        make_private_folder(run.paths.folder)
-        with locked(run.paths.folder / "submit.lock"):
+        claim = self._claim(run)
+        try:
+            yield run
+        except BaseException:
+            if not run.paths.request.exists():
+                run.discard()
+            raise
+        finally:
+            claim.release()
+
+    def _claim(self, run: RunFolder) -> Lease:
+        """Wait for the right to submit, in a folder that is there: another client may have discarded it meanwhile.
+
+        The marker comes before the folder, so that no folder is ever forgotten, and again when nobody can take it away.
+        """
+        while True:
+            if not run.paths.folder.exists():
+                _touch(run.marker)
+            make_private_folder(run.paths.folder)
+            fault_point("journal.before_claim")
+            try:
+                claim = Lease(wait_for_lock(run.submit_lock))
+            except JournalError as error:
+                if isinstance(error.__cause__, FileNotFoundError):
+                    continue
+                raise
             if run.handle() is None:
                 _touch(run.marker)
-            try:
-                yield run
-            except BaseException:
-                if not run.paths.request.exists():
-                    run.discard()
-                raise
+            return claim
 
     def find(self, run_id: str) -> RunFolder:
         """The folder of a run by its id, or by a beginning of it that fits only one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,22 +16,28 @@ from mlflow_azure_backend.config import BackendConfig, LoadedConfig, load_config
 from mlflow_azure_backend.environment.lock import EnvironmentLock, resolve
 from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
 from mlflow_azure_backend.environment.store import find_prefix
+from mlflow_azure_backend.errors import SnapshotError
 from mlflow_azure_backend.job import JobRequest, new_submission_id
 from mlflow_azure_backend.journal import cache_home
+from mlflow_azure_backend.preflight import Finding, Site, local_site, look_ahead, refuse
 from mlflow_azure_backend.project import (
     Argument,
+    EntryPoint,
     ProjectSpec,
     bind_parameters,
     find_entry_point,
     load_project,
     render_command,
 )
-from mlflow_azure_backend.snapshot import LeftOut, SnapshotRules, take_snapshot
+from mlflow_azure_backend.repeats import Repeat
+from mlflow_azure_backend.snapshot import LeftOut, Snapshot, SnapshotRules, take_snapshot
 from mlflow_azure_backend.source import ProjectSource, fetch_project
 
 _SHOWN: Final = 4
 """How many things that were left out are named."""
 _PLACES: Final = {"local": "this machine", "docker": "a container on this machine"}
+_ALWAYS: Final = "built-in: "
+"""How the rules begin that hold for every project."""
 _THOUSAND: Final = 1000
 _TWO_DIGITS: Final = 10
 
@@ -67,6 +74,8 @@ class Order:
         backend_config: The backend configuration with MLflow's own keys in it, unparsed.
         client_folder: The folder that relative paths are taken from.
         tracking_uri: Where the snapshot will be stored; None when that is not known yet.
+        repeats: The run that is to be repeated; None for an order of its own.
+        current: The environment that ``current`` means; None for this interpreter.
     """
 
     uri: str
@@ -76,6 +85,8 @@ class Order:
     backend_config: Mapping[str, Any]
     client_folder: Path
     tracking_uri: str | None = None
+    repeats: Repeat | None = None
+    current: EnvironmentLock | None = None
 
     def submission_id(self) -> str:
         """The idempotency key: the caller's own, else a new one at each call."""
@@ -98,28 +109,28 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
     """
     cache = cache_home(environ)
     with story.phase("snapshot") as line:
-        source = fetch_project(order.uri, order.version, checkout)
-        loaded = load_config(order.backend_config, project_folder=source.folder, environ=environ)
+        source, loaded = _project_and_config(order, checkout, environ)
         target = loaded.config.target
         loaded = loaded.for_target(target)
         story.header(_PLACES.get(target) or str(loaded.config.compute))
         project = load_project(source.folder)
         entry_point = find_entry_point(project, order.entry_point)
         arguments = bind_parameters(
-            entry_point, order.parameters, client_folder=order.client_folder, project_folder=source.folder
+            entry_point,
+            order.parameters,
+            client_folder=order.client_folder if order.repeats is None else source.folder,
+            project_folder=source.folder,
         )
-        snapshot = take_snapshot(
-            source.folder,
-            _snapshot_rules(loaded.config),
-            cache=cache / "snapshots",
-            leaves_machine=target == "cluster" or _is_elsewhere(order.tracking_uri),
-        )
+        leaves_machine = target == "cluster" or _is_elsewhere(order.tracking_uri)
+        snapshot = _snapshot(order, source, loaded.config, cache / "snapshots", leaves_machine=leaves_machine)
         line.summary = f"{counted(len(snapshot.files), 'file')}, {in_bytes(snapshot.size)}  {snapshot.content_hash[:7]}"
         if snapshot.left_out:
             line.details.append(("left out", _left_out(snapshot.left_out)))
     with story.phase("environment") as line:
         wanted = _wanted_environment(project, loaded)
-        environment = resolve(wanted, cache=cache, on_progress=line.progress)
+        foreseen = _look_ahead(order, entry_point, arguments, snapshot, wanted, loaded.config, environ, project)
+        refuse(foreseen)
+        environment = _environment(order, wanted, cache, line)
         line.summary = _environment_text(environment, cache)
     return JobRequest(
         submission_id=submission_id,
@@ -133,7 +144,11 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
         environment_file=_environment_file(project, wanted),
         config=loaded.config,
         options=loaded.mlflow,
-        notes=tuple(_notes(source, loaded, project, arguments, wanted)),
+        notes=(
+            *_notes(source, loaded, project, arguments, wanted),
+            *map(str, foreseen),
+            *_notes_on_repeat(order, environment),
+        ),
     )
 
 
@@ -194,6 +209,72 @@ def in_bytes(size: float) -> str:
     return f"{size:.0f} {unit}" if size >= _TWO_DIGITS or unit == "bytes" else f"{size:.1f} {unit}"
 
 
+def _project_and_config(order: Order, checkout: Path, environ: Mapping[str, str]) -> tuple[ProjectSource, LoadedConfig]:
+    """The project's files, and the configuration; that of a repetition knows no defaults of this machine's."""
+    if order.repeats is not None:
+        source = order.repeats.fetch_project(checkout)
+        return source, load_config(order.backend_config, project_folder=None, environ={})
+    source = fetch_project(order.uri, order.version, checkout)
+    return source, load_config(order.backend_config, project_folder=source.folder, environ=environ)
+
+
+def _snapshot(
+    order: Order, source: ProjectSource, config: BackendConfig, cache: Path, *, leaves_machine: bool
+) -> Snapshot:
+    rules = _snapshot_rules(config)
+    snapshot = take_snapshot(source.folder, rules, cache=cache, leaves_machine=leaves_machine)
+    if order.repeats is None or snapshot.content_hash == order.repeats.order.content_hash:
+        return snapshot
+    # What was in the snapshot against an ignore file, because git tracked it, is no git's any more once it is unpacked.
+    brought_back = tuple(
+        f"/{_as_pattern(item.path)}{'**' if item.path.endswith('/') else ''}" for item in snapshot.left_out
+    )
+    rules = dataclasses.replace(rules, include=(*rules.include, *brought_back))
+    snapshot = take_snapshot(source.folder, rules, cache=cache, leaves_machine=leaves_machine)
+    if snapshot.content_hash != order.repeats.order.content_hash:
+        raise SnapshotError("the files are not those of the run that is repeated", where=source.uri)
+    return snapshot
+
+
+def _as_pattern(path: str) -> str:
+    """A path as a line of a ``.gitignore`` that means only it."""
+    return re.sub(r"([\\*?\[\] !#])", r"\\\1", path)
+
+
+def _environment(order: Order, wanted: EnvironmentSpec, cache: Path, line: PhaseLine) -> EnvironmentLock:
+    if order.repeats is not None:
+        return order.repeats.lock_for(wanted)
+    if wanted.kind == "current" and order.current is not None:
+        return order.current
+    return resolve(wanted, cache=cache, on_progress=line.progress)
+
+
+def _look_ahead(
+    order: Order,
+    entry_point: EntryPoint,
+    arguments: tuple[Argument, ...],
+    snapshot: Snapshot,
+    wanted: EnvironmentSpec,
+    config: BackendConfig,
+    environ: Mapping[str, str],
+    project: ProjectSpec,
+) -> tuple[Finding, ...]:
+    """What is wrong with the run already. A repetition has run before, and has another Python than is known here."""
+    if order.repeats is not None:
+        return ()
+    is_here = config.target == "local"
+    site = Site(project.folder.absolute(), None if is_here and config.workdir != "snapshot" else snapshot, is_here)
+    if is_here and order.current is None:
+        site = local_site(site.folder, site.snapshot, wanted, environ, config.environment_variables)
+    return look_ahead(entry_point, arguments, site, environment_file=_environment_file(project, wanted))
+
+
+def _notes_on_repeat(order: Order, environment: EnvironmentLock) -> Iterator[str]:
+    note = None if order.repeats is None else order.repeats.note_on(environment)
+    if note is not None:
+        yield note
+
+
 def _is_elsewhere(tracking_uri: str | None) -> bool:
     """Whether a tracking store is on another machine; databases and folders count as here."""
     address = urlsplit(tracking_uri or "")
@@ -201,13 +282,14 @@ def _is_elsewhere(tracking_uri: str | None) -> bool:
 
 
 def _left_out(left_out: tuple[LeftOut, ...]) -> str:
-    """The few things that the user did not expect to miss; caches and the like are only counted."""
-    told = [item for item in left_out if not item.rule.startswith("built-in")]
+    """What the user may miss, by name and rule; what is always left out, by its kind only."""
+    told = [item for item in left_out if not item.rule.startswith(_ALWAYS)]
     texts = [f"{item.path} ({item.rule})" for item in told[:_SHOWN]]
     if len(told) > _SHOWN:
         texts.append(f"{len(told) - _SHOWN} more")
-    if len(left_out) > len(told):
-        texts.append(counted(len(left_out) - len(told), "cache and tool file"))
+    kinds = sorted({item.rule.removeprefix(_ALWAYS) for item in left_out if item.rule.startswith(_ALWAYS)})
+    if kinds:
+        texts.append(f"as always: {', '.join(kinds)}")
     return ", ".join(texts)
 
 

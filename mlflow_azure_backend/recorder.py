@@ -14,14 +14,15 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import Param, Run, RunTag
+from mlflow.entities import Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -29,8 +30,16 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 
 from mlflow_azure_backend.diagnosis import Diagnosis, Evidence, diagnose
 from mlflow_azure_backend.errors import JournalError, TrackingError
+from mlflow_azure_backend.files import fault_point
 from mlflow_azure_backend.job import JobRequest, TrackingContext
-from mlflow_azure_backend.journal import ARCHIVE_ARTIFACT, Journal, RunFolder, RunRecord, fault_point, state_home
+from mlflow_azure_backend.journal import (
+    ARCHIVE_ARTIFACT,
+    ORDER_ARTIFACT,
+    Journal,
+    RunFolder,
+    RunRecord,
+    state_home,
+)
 from mlflow_azure_backend.outputs import OUTPUTS, changed_outputs
 from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.snapshot import rule_for
@@ -40,12 +49,19 @@ from mlflow_azure_backend.status import JobState, JobStatus, TerminationReason
 TAG: Final = "mlflow_azure."
 """Every tag of ours begins with it."""
 
+ARCHIVED_BY: Final = TAG + "archived_by"
+"""Names the run whose artifacts hold the archive of a run's snapshot, when they are not its own."""
+
+RERUN_OF: Final = TAG + "rerun_of"
+"""Names the run that a run repeats."""
+
 DEFAULT_EXPERIMENT: Final = "0"
 """The id of the experiment that every MLflow store has from its start."""
 
 _CONNECT_SECONDS: Final = 5.0
 _LOG_TAIL: Final = 64 * 1024
-_retries = threading.Lock()
+_TIMEOUT_SECONDS: Final = 10
+_RETRIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +125,7 @@ def check_store(uri: str) -> None:
         TrackingError: It cannot be reached or refuses.
     """
     check_reachable(uri)
-    with _store_errors(uri):
+    with store_errors(uri):
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
 
 
@@ -125,7 +141,7 @@ def with_experiment(tracking: TrackingContext) -> TrackingContext:
         return replace(tracking, experiment_id=DEFAULT_EXPERIMENT)
     check_reachable(tracking.uri)
     client = MlflowClient(tracking_uri=tracking.uri)
-    with _store_errors(tracking.uri):
+    with store_errors(tracking.uri):
         found = client.get_experiment_by_name(tracking.experiment_name)
         experiment_id = client.create_experiment(tracking.experiment_name) if found is None else found.experiment_id
     return replace(tracking, experiment_id=str(experiment_id))
@@ -143,9 +159,9 @@ def create_run(request: JobRequest, record: RunRecord) -> Run:
     check_reachable(tracking.uri)
     client = MlflowClient(tracking_uri=tracking.uri)
     fault_point("recorder.before_create")
-    with _store_errors(tracking.uri):
+    with store_errors(tracking.uri):
         try:
-            with _no_transport_retries():
+            with _transport.limited(retries=0):  # a lost answer and a second post would make a second run
                 run = client.create_run(
                     tracking.experiment_id, tags=_creation_tags(request, record), run_name=tracking.run_name
                 )
@@ -158,7 +174,7 @@ def create_run(request: JobRequest, record: RunRecord) -> Run:
     parameters = [Param(argument.name, argument.logged) for argument in request.arguments]
     if parameters:
         try:
-            with _store_errors(tracking.uri):
+            with store_errors(tracking.uri):
                 client.log_batch(run.info.run_id, params=parameters)
         except TrackingError:
             with contextlib.suppress(MlflowException):
@@ -175,6 +191,16 @@ def find_run(tracking: TrackingContext, submission_id: str) -> Run | None:
     return found[0] if found else None
 
 
+def metrics_of(record: RunRecord) -> dict[str, float]:
+    """The latest value of each metric of a run; none when the store cannot be asked."""
+    try:
+        check_reachable(record.tracking.uri)
+        with store_errors(record.tracking.uri):
+            return dict(MlflowClient(tracking_uri=record.tracking.uri).get_run(str(record.run_id)).data.metrics)
+    except TrackingError:
+        return {}
+
+
 def end_orphan(record: RunRecord) -> None:
     """End the run of a submission whose client died before there was a job, if it had made one.
 
@@ -182,7 +208,7 @@ def end_orphan(record: RunRecord) -> None:
         TrackingError: The store cannot be reached or refuses.
     """
     check_reachable(record.tracking.uri)
-    with _store_errors(record.tracking.uri):
+    with store_errors(record.tracking.uri):
         run = find_run(record.tracking, record.submission_id)
         if run is not None and run.info.status == "RUNNING":
             client = MlflowClient(tracking_uri=record.tracking.uri)
@@ -199,10 +225,12 @@ def record_inputs(run: RunFolder, record: RunRecord) -> None:
     if run.paths.inputs_recorded.exists():
         return
     lock_name, lock_text = record.environment_lock
-    with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder, _store_errors(record.tracking.uri):
+    with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder, store_errors(record.tracking.uri):
         staging = Path(folder)
         (staging / "snapshot").mkdir()
         (staging / "snapshot" / "manifest.json").symlink_to(run.paths.manifest)
+        if run.paths.order.exists():
+            (staging / ORDER_ARTIFACT).symlink_to(run.paths.order)
         if run.paths.archive.exists():
             (staging / ARCHIVE_ARTIFACT).symlink_to(run.paths.archive)
         (staging / "environment").mkdir()
@@ -226,6 +254,7 @@ def finish(run: RunFolder, state: JobState) -> Ending:
         _record_outputs(run, record)
         fault_point("recorder.before_end")
         run_status, remark = _write_end(record, state, diagnosis)
+        fault_point("recorder.after_end")
         ending = Ending(state, run_status, diagnosis, remark)
         run.mark_recorded({"run_status": run_status, "remark": remark, "diagnosis": diagnosis and asdict(diagnosis)})
     except (TrackingError, JournalError) as error:
@@ -248,15 +277,17 @@ def _write_end(record: RunRecord, state: JobState, diagnosis: Diagnosis | None) 
     client = MlflowClient(tracking_uri=record.tracking.uri)
     run_id = str(record.run_id)
     run_status, remark = state.run_status, None
-    with _store_errors(record.tracking.uri):
+    with store_errors(record.tracking.uri):
         if state.status is JobStatus.COMPLETED:
             said = client.get_run(run_id).info.status
             if said in ("FAILED", "KILLED"):
                 run_status = said
                 remark = f"the program said {said} and then exited with 0: the run stays {said}"
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _end_tags(state, diagnosis).items()])
-        ended_at = None if state.ended_at is None else int(state.ended_at * 1000)
-        client.set_terminated(run_id, run_status, ended_at)
+        ended_at = int((state.ended_at or time.time()) * 1000)
+        # Not ``set_terminated``: it would print two lines to stdout, among what the job wrote.
+        store = client._tracking_client.store
+        store.update_run_info(run_id, RunStatus.from_string(run_status), ended_at, run_name=None)
     return run_status, remark
 
 
@@ -273,7 +304,7 @@ def _end_tags(state: JobState, diagnosis: Diagnosis | None) -> dict[str, str]:
 
 def _record_outputs(run: RunFolder, record: RunRecord) -> None:
     changed = [] if record.work_folder is None else changed_outputs(record.work_folder, record.outputs)
-    with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder, _store_errors(record.tracking.uri):
+    with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder, store_errors(record.tracking.uri):
         staging = Path(folder)
         (staging / "logs").mkdir()
         if run.paths.log.exists():
@@ -332,8 +363,10 @@ def _creation_tags(request: JobRequest, record: RunRecord) -> dict[str, str]:
         tags |= {"mlflow.gitBranch": git.branch} if git.branch is not None else {}
     if record.tracking.parent_run_id is not None:
         tags["mlflow.parentRunId"] = record.tracking.parent_run_id
+    if record.tracking.rerun_of is not None:
+        tags[RERUN_OF] = record.tracking.rerun_of
     if record.archived_by is not None:
-        tags[TAG + "archived_by"] = record.archived_by
+        tags[ARCHIVED_BY] = record.archived_by
     return {**tags, **request.config.tags}
 
 
@@ -368,10 +401,11 @@ def _is_proxied(scheme: str, host: str) -> bool:
 
 
 @contextlib.contextmanager
-def _store_errors(uri: str) -> Iterator[None]:
-    """Turn whatever a tracking store or an artifact store raises into one line."""
+def store_errors(uri: str) -> Iterator[None]:
+    """Turn whatever a tracking store or an artifact store raises into one line, in bounded time."""
     try:
-        yield
+        with _transport.limited(retries=_RETRIES):
+            yield
     except TrackingError:
         raise
     except Exception as error:  # the stores' own kinds are countless: sqlalchemy's, requests', boto's, azure's
@@ -383,23 +417,59 @@ def _store_errors(uri: str) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def _no_transport_retries() -> Iterator[None]:
-    """MLflow's transport posts again on a 5xx answer, and a lost answer to ``create_run`` would make a second run.
+class _Transport:
+    """MLflow's HTTP transport, held to less patience than its own: a store that is away must not hold the user.
 
-    Its one switch is an environment variable; the lock keeps our own threads out of each other's way.
+    Of itself it asks 8 times and waits 120 s for each answer, and then some. Its only switches are environment
+    variables, so they are set while any of our threads talks to a store; a user's smaller number stands.
     """
-    variable = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-    with _retries:
-        before = os.environ.get(variable)
-        os.environ[variable] = "0"
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._asked: list[int] = []
+        self._before: dict[str, str | None] = {}
+
+    @contextlib.contextmanager
+    def limited(self, *, retries: int) -> Iterator[None]:
+        """While the block lasts: no answer is waited for longer than ``_TIMEOUT_SECONDS``, and so many retries."""
+        with self._guard:
+            if not self._asked:
+                self._before = {name: os.environ.get(name) for name in _SWITCHES}
+            self._asked.append(retries)
+            self._set()
         try:
             yield
         finally:
-            if before is None:
-                os.environ.pop(variable, None)
-            else:
-                os.environ[variable] = before
+            with self._guard:
+                self._asked.remove(retries)
+                self._set()
+
+    def outside(self) -> dict[str, str]:
+        """The environment as it is when nobody talks to a store: what a job inherits."""
+        with self._guard:
+            environ = dict(os.environ)
+            for name, value in self._before.items() if self._asked else ():
+                _assign(environ, name, value)
+        return environ
+
+    def _set(self) -> None:
+        limits = (_TIMEOUT_SECONDS, min(self._asked, default=0))
+        for name, limit in zip(_SWITCHES, limits, strict=True):
+            own = self._before[name]
+            smaller = own is not None and own.isdecimal() and int(own) < limit
+            _assign(os.environ, name, own if smaller or not self._asked else str(limit))
+
+
+_SWITCHES: Final = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+_transport = _Transport()
+inherited_environment = _transport.outside
+
+
+def _assign(environ: MutableMapping[str, str], name: str, value: str | None) -> None:
+    if value is None:
+        environ.pop(name, None)
+    else:
+        environ[name] = value
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:

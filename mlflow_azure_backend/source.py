@@ -24,6 +24,7 @@ from mlflow_azure_backend.git import (
     GitState,
     git_state,
     is_bare_repository,
+    is_on_a_remote,
     redact_uri,
     remote_url,
     repository_root,
@@ -103,11 +104,24 @@ def fetch_project(uri: str, version: str | None, checkout: Path) -> ProjectSourc
     return _from_folder(local.resolve(), subdirectory, version, shown, checkout)
 
 
+def is_fetchable_commit(source: ProjectSource) -> bool:
+    """Whether anybody who may read the project's repository can have exactly these files, so that no copy is needed.
+
+    A commit that was not pushed, or a repository that lives on this machine, is nobody else's.
+    """
+    git = source.git
+    if git is None or not git.clean or git.repo_url is None or not _is_remote(git.repo_url):
+        return False
+    if source.is_checkout:
+        return _is_remote(source.uri.partition("#")[0])
+    return is_on_a_remote(source.folder, git.commit)
+
+
 # What kind of URI it is.
 
 
 def _refuse_dangerous(uri: str, version: str | None) -> None:
-    bare = uri.strip("'\"")
+    bare = _unquoted(uri)
     if not bare or "\0" in bare or bare.startswith("-") or _REMOTE_HELPER.match(bare):
         raise ProjectError(
             f"{redact_uri(bare)!r} is no project URI",
@@ -117,9 +131,14 @@ def _refuse_dangerous(uri: str, version: str | None) -> None:
         raise ProjectError(f"{version!r} is no version", next_step="give a branch, a tag or a commit")
 
 
+def _unquoted(uri: str) -> str:
+    """MLflow forgives quotes that a shell did not take away; one that is a part of the folder's name stays."""
+    return uri[1:-1] if len(uri) > 1 and uri[0] == uri[-1] and uri[0] in "'\"" else uri
+
+
 def _split_uri(uri: str) -> tuple[str, str]:
     """Part a URI from its ``#subdirectory``; a folder that has ``#`` in its name keeps it."""
-    bare = uri.strip("'\"")  # MLflow forgives quotes that a shell did not take away
+    bare = _unquoted(uri)
     base, mark, subdirectory = bare.partition("#")
     if not mark or ("://" not in bare and not _exists(Path(base)) and _exists(Path(bare))):
         return bare, ""

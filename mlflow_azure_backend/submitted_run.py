@@ -17,9 +17,11 @@ from mlflow.exceptions import ExecutionException
 from mlflow.projects import SubmittedRun
 
 from mlflow_azure_backend import recorder
+from mlflow_azure_backend.card import Card
 from mlflow_azure_backend.compute import target_named
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.errors import BackendError, UnknownRun
+from mlflow_azure_backend.files import fault_point
 from mlflow_azure_backend.job import JobHandle
 from mlflow_azure_backend.journal import Journal, Lease, RunFolder, state_home
 from mlflow_azure_backend.recorder import Ending
@@ -27,6 +29,7 @@ from mlflow_azure_backend.status import JobState
 
 _LEASE_SECONDS: Final = 10.0
 _LEASE_POLL_SECONDS: Final = 0.05
+_CARD_LINES: Final = 10
 
 
 class StillRunning(ExecutionException):
@@ -144,6 +147,9 @@ class AzureSubmittedRun(SubmittedRun):
             self._follow()
         except KeyboardInterrupt:
             self._target.cancel(self._handle, at_once=True)
+            if self._console is not None:
+                short = self.run_id[:8]
+                self._console.error(f"left at once, all is killed; `mlflow-azure status {short}` shows its end")
             raise
 
     def logs(self, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
@@ -165,6 +171,32 @@ class AzureSubmittedRun(SubmittedRun):
         offset = 0 if tail is None else self._target.offset_of_tail(self._handle, tail)
         return self._target.read(self._handle, offset, follow=follow)
 
+    def _repr_html_(self) -> str:
+        """The run as it is now, as a card in a notebook."""
+        record, state = self._run.record(), self.state()
+        if record is None:
+            raise ValueError(f"submission {self._run.key} has no run to show")
+        ending = self._ending
+        if ending is None and self._run.is_recorded:
+            ending = recorder.recorded_ending(self._run, state)
+        diagnosis = None if ending is None else ending.diagnosis
+        phases = [("submitted in", record.created_at, state.started_at), ("ran for", state.started_at, state.ended_at)]
+        card = Card(
+            run_id=self.run_id,
+            run_name=record.run_name,
+            status=state.run_status if ending is None else ending.run_status,
+            project=f"{record.project_uri} {record.entry_point}",
+            phases=[
+                (name, max(0.0, end - begin)) for name, begin, end in phases if begin is not None and end is not None
+            ],
+            link=record.tracking.page_of(self.run_id),
+            cause=state.message if diagnosis is None else diagnosis.cause,
+            fix=None if diagnosis is None else diagnosis.fix,
+            metrics=recorder.metrics_of(record),
+            lines="".join(self.logs(tail=_CARD_LINES)).removesuffix("\n").split("\n"),
+        )
+        return card.html()
+
     def watch(self) -> None:
         """Write the end down when it comes, without anybody waiting: for a job that was submitted and left alone."""
         threading.Thread(target=self._watch, name=f"mlflow-azure-{self.run_id[:8]}", daemon=True).start()
@@ -180,11 +212,14 @@ class AzureSubmittedRun(SubmittedRun):
             if self._ending is None:
                 for chunk in self._target.read(self._handle, self._shown, follow=True):
                     self._shown += len(chunk)
+                    fault_point("submitted_run.streaming")
                     if self._console is not None:
                         self._console.job_output(chunk)
+                fault_point("submitted_run.before_finish")
                 self._ending = self._finish(self.state())
                 if self._console is not None:
-                    self._console.ending(self.run_id, self._ending)
+                    record = self._run.record()
+                    self._console.ending(self.run_id, self._ending, None if record is None else record.work_folder)
             return self._ending
 
     def _finish(self, state: JobState) -> Ending:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlflow_azure_backend.compute import target_named
-from mlflow_azure_backend.errors import TrackingError
+from mlflow_azure_backend.errors import BackendError, TrackingError
 from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord
 
 
@@ -18,27 +18,49 @@ def sync(journal: Journal) -> Iterator[str]:
     Raises:
         JournalError: The state folder cannot be read.
     """
-    away: set[str] = set()
-    for run in journal.active():
-        lease = None if run.is_being_submitted else run.try_lease()
-        if lease is None:
-            continue
-        try:
-            record = run.record()
-            if record is None:
-                run.discard()
-            elif run.is_recorded:
-                run.settle()
-            elif record.tracking.uri not in away:
-                yield from _end(run, record, away)
-        finally:
-            lease.release()
+    yield from _sync(journal, patient=True)
 
 
 def sync_silently(journal: Journal) -> None:
-    """The same, for commands that are about something else."""
-    for _ in sync(journal):
+    """The same, for commands that are about something else: what was away a moment ago is not asked again."""
+    for _ in _sync(journal, patient=False):
         pass
+
+
+def _sync(journal: Journal, *, patient: bool) -> Iterator[str]:
+    away: set[str] = set()
+    for run in journal.active():
+        if not run.paths.folder.exists():
+            run.settle()  # whoever is about to make it marks it again
+            continue
+        if run.is_postponed and not patient:
+            continue
+        claim = lease = None
+        try:
+            claim = run.try_claim()
+            lease = None if claim is None else run.try_lease()
+            if lease is not None:
+                yield from _settle(run, away)
+        except BackendError as error:  # one damaged run must not keep the others from their end
+            yield str(error)
+        finally:
+            for held in (lease, claim):
+                if held is not None:
+                    held.release()
+
+
+def _settle(run: RunFolder, away: set[str]) -> Iterator[str]:
+    record = run.record()
+    if record is None:
+        run.discard()
+    elif run.is_recorded:
+        run.settle()
+    elif record.tracking.uri not in away:
+        yield from _end(run, record, away)
+        if record.tracking.uri in away:
+            run.postpone()
+    else:
+        run.postpone()
 
 
 def _end(run: RunFolder, record: RunRecord, away: set[str]) -> Iterator[str]:

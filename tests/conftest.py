@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,21 @@ from pathlib import Path
 import pytest
 
 Write = Callable[[Mapping[str, str]], Path]
+
+FAULT_SEED = "MLFLOW_AZURE_FAULT_SEED"
+"""``all``, or the seed of the tenth of the fault matrix (``tests/faults``) that this run takes."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw a seed if nobody gave one; pytest-xdist's workers inherit it."""
+    config.addinivalue_line("markers", "always: a case of the fault matrix that every run takes")
+    os.environ.setdefault(FAULT_SEED, secrets.token_hex(4))
+
+
+def pytest_report_header() -> str:
+    """Say how to draw the same cases again."""
+    seed = os.environ[FAULT_SEED]
+    return f"fault matrix: {'all of it' if seed == 'all' else 'a tenth of it'}, {FAULT_SEED}={seed}"
 
 
 @pytest.fixture

@@ -153,9 +153,7 @@ def test_a_python_that_is_not_here(store: str, home: Path, write_project: Write)
 
 
 @pytest.mark.parametrize("kind", ["conda_env", "docker_env"])
-def test_an_environment_that_is_not_on_this_target_yet(
-    store: str, home: Path, write_project: Write, kind: str
-) -> None:
+def test_an_environment_that_is_not_on_this_target_yet(store: str, home: Path, write_project: Write, kind: str) -> None:
     declared = {"conda_env": "conda_env: conda.yaml", "docker_env": "docker_env: {image: python}"}[kind]
     folder = write_project(
         {

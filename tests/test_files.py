@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_azure_backend.errors import JournalError
-from mlflow_azure_backend.files import is_locked, locked, make_private_folder, try_lock, write_durably
+from mlflow_azure_backend.files import is_locked, make_private_folder, try_lock, wait_for_lock, write_durably
 
 
 def mode(path: Path) -> int:
@@ -63,10 +63,10 @@ def test_a_lock_dies_with_its_owner(tmp_path: Path) -> None:
     hold = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from mlflow_azure_backend.files import locked\n"
-        "with locked(Path(sys.argv[1])):\n"
-        "    print('held', flush=True)\n"
-        "    sys.stdin.read()\n"
+        "from mlflow_azure_backend.files import wait_for_lock\n"
+        "wait_for_lock(Path(sys.argv[1]))\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -77,8 +77,10 @@ def test_a_lock_dies_with_its_owner(tmp_path: Path) -> None:
         assert try_lock(path) is None
         owner.kill()
     assert not is_locked(path)
-    with locked(path):
-        assert is_locked(path)
+    descriptor = wait_for_lock(path)
+    assert is_locked(path)
+    os.close(descriptor)
+    assert not is_locked(path)
 
 
 def test_nobody_holds_a_lock_that_is_not_there(tmp_path: Path) -> None:

@@ -12,21 +12,22 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Final
 
 from mlflow_azure_backend.compute.base import ComputeTarget, Progress, resolve_secrets
 from mlflow_azure_backend.config import BackendConfig, MlflowOptions
+from mlflow_azure_backend.environment.plugin import with_plugin
 from mlflow_azure_backend.environment.store import ensure_prefix
 from mlflow_azure_backend.errors import TargetError
-from mlflow_azure_backend.files import is_locked
+from mlflow_azure_backend.files import FAULT_VARIABLE, fault_point, is_locked
 from mlflow_azure_backend.inputs import fetch_remote_paths
-from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob
-from mlflow_azure_backend.journal import FAULT_VARIABLE, RunFolder, RunRecord, cache_home
+from mlflow_azure_backend.job import RUN_VARIABLE, JobHandle, JobRequest, PreparedJob
+from mlflow_azure_backend.journal import RunFolder, RunRecord, cache_home
 from mlflow_azure_backend.project import render_command
 from mlflow_azure_backend.status import STATUS_OF_REASON, JobState, JobStatus, TerminationReason
 
-_SUPERVISOR: Final = Path(__file__).parent.parent / "supervisor.py"
 _CHUNK: Final = 256 * 1024
 _POLL_SECONDS: Final = 0.05
 _GRACE_SECONDS: Final = 10.0
@@ -82,7 +83,8 @@ class LocalTarget(ComputeTarget):
         seconds = time.monotonic() - started
         paths = fetch_remote_paths(request.arguments, request.options.storage_dir, progress)
         command = render_command(request.entry_point, request.arguments, paths)
-        return PreparedJob(command, prefix.variables(_inherited()), prefix.hit, seconds)
+        variables = with_plugin(prefix.variables(_inherited()), request.environment, cache=cache_home(os.environ))
+        return PreparedJob(command, variables, prefix.hit, seconds)
 
     def handle_for(self, run: RunFolder, run_id: str) -> JobHandle:
         """A local job is found by its folder in the journal."""
@@ -167,6 +169,7 @@ def _job_environment(request: JobRequest, prepared: PreparedJob, record: RunReco
     """The client's own environment, the prefix on its path, the run to join, then what the user asked for."""
     joined = {
         "MLFLOW_RUN_ID": str(record.run_id),
+        RUN_VARIABLE: str(record.run_id),
         "MLFLOW_TRACKING_URI": record.tracking.uri,
         "MLFLOW_EXPERIMENT_ID": str(record.tracking.experiment_id),
     }
@@ -176,7 +179,9 @@ def _job_environment(request: JobRequest, prepared: PreparedJob, record: RunReco
 
 
 def _inherited() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != FAULT_VARIABLE}
+    from mlflow_azure_backend.recorder import inherited_environment  # MLflow is loaded by whoever submits
+
+    return {name: value for name, value in inherited_environment().items() if name != FAULT_VARIABLE}
 
 
 def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: bool) -> _Link:
@@ -187,11 +192,12 @@ def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: boo
     diary = os.open(run.paths.folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         supervisor = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_SUPERVISOR), str(run.paths.folder)],
+            [sys.executable, "-I", "-S", _supervisor_file(), str(run.paths.folder)],
             stdin=subprocess.PIPE,
             stdout=diary,
             stderr=diary,
             pass_fds=far_ends,
+            start_new_session=True,  # the terminal's Ctrl-C is ours, also before the supervisor can say so
         )
     except OSError as error:
         for end in (doorbell, leash):
@@ -203,19 +209,38 @@ def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: boo
             os.close(end)
     link = _Link(supervisor, doorbell, leash)
     try:
+        fault_point("local.before_order")
         if supervisor.stdin is not None:
             with contextlib.suppress(BrokenPipeError), supervisor.stdin:
                 supervisor.stdin.write(json.dumps(order).encode() + b"\n")
         while not link.has_started and not link.rung_off:
             _listen(link)
     except BaseException:
+        (run.paths.folder / "cancel").touch(mode=0o600)  # whatever it has heard of the order, it finds this
+        if supervisor.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                supervisor.stdin.close()
+        while not link.rung_off:
+            _listen(link)
         link.close()
         raise
     if not link.has_started and run.outcome() is None:
         link.close()
-        reason = (run.paths.folder / "supervisor.log").read_text(errors="replace").strip() or "it says nothing"
-        raise TargetError(f"the supervisor could not start: {reason}")
+        reason = (run.paths.folder / "supervisor.log").read_text(errors="replace").strip() or "it was killed"
+        raise TargetError(f"the supervisor could not start: {reason}", next_step="try again")
     return link
+
+
+@cache
+def _supervisor_file() -> str:
+    """The supervisor as Python compiles it on import, for a script would be compiled at each start (5 ms).
+
+    Where Python must not write such files, one that is there may be of another version.
+    """
+    from mlflow_azure_backend import supervisor
+
+    compiled = None if sys.dont_write_bytecode or supervisor.__spec__ is None else supervisor.__spec__.cached
+    return compiled if compiled is not None and Path(compiled).exists() else str(supervisor.__file__)
 
 
 def _listen(link: _Link) -> None:
@@ -248,7 +273,10 @@ def _supervisor_lock(run: RunFolder) -> Path:
 
 
 def _lose(run: RunFolder) -> JobState:
-    """Write down that nobody saw the job's end."""
+    """Write down that nobody saw the job's end, and end what it left running."""
+    record = run.record()
+    if record is not None and record.run_id is not None:
+        _kill_strays(record.run_id)
     begun = (run.paths.folder / "supervisor.json").exists()
     reason = TerminationReason.LOST if begun else TerminationReason.START_FAILED
     message = (
@@ -260,6 +288,18 @@ def _lose(run: RunFolder) -> JobState:
         run.paths.outcome, {"version": 1, "reason": reason.value, "ended_at": time.time(), "message": message}
     )
     return JobState(STATUS_OF_REASON[reason], reason, message=message)
+
+
+def _kill_strays(run_id: str) -> None:
+    """Kill what a job without a supervisor left behind: whoever has its run id in the environment. Linux only.
+
+    The command itself died with its supervisor; its children did not have to.
+    """
+    wanted = f"{RUN_VARIABLE}={run_id}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if wanted in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def _own_environment(run: RunFolder) -> dict[str, str]:

@@ -33,6 +33,7 @@ from mlflow_azure_backend.environment.interpreters import (
 )
 from mlflow_azure_backend.environment.uv_process import run_uv, uv_failure
 from mlflow_azure_backend.errors import EnvironmentUnavailable
+from mlflow_azure_backend.files import fault_point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,11 @@ if TYPE_CHECKING:
     from mlflow_azure_backend.environment.spec import EnvironmentSpec
 
 _FORMAT: Final = "# mlflow-azure environment lock 1"
-_HEAD: Final = re.compile(rf"{_FORMAT}\n# python: (?P<version>\S+) \((?P<implementation>\w+)\)\n# platform: (\S+)\n")
+_HEAD: Final = re.compile(
+    rf"{_FORMAT}\n# python: (?P<version>\S+) \((?P<implementation>\w+)\)\n# platform: (?P<platform>\S+)\n"
+)
+_SHOWN: Final = 5
+"""How many differences are named."""
 _GIT_COMMIT: Final = re.compile(r"git\+.*@[0-9a-f]{40}(#.*)?$")
 
 
@@ -142,6 +147,7 @@ def resolve(
             text = None if upgrade else read_sealed(stored)
             if text is None:
                 python_found = find_python(spec.python, environ=os.environ, where=spec.python_origin)
+                fault_point("environment.resolving")
                 on_progress(f"resolving {len(spec.requirements)} requirements for python {python_found.version}")
                 try:
                     text = _solve(spec, python_found, machine, cache, upgrade=upgrade)
@@ -160,6 +166,45 @@ def current_lock() -> EnvironmentLock:
     packages = tuple(LockedPackage(name, version) for name, version in sorted(_installed(sys.path).items()))
     text = _head(python) + "".join(package.line() for package in packages)
     return EnvironmentLock("current", "", python.version, python.implementation, packages, text)
+
+
+def recorded_lock(text: str, spec: EnvironmentSpec) -> EnvironmentLock:
+    """Read a lock back that was made elsewhere or earlier, to be used as it is.
+
+    Args:
+        text: The lock's text, as it was logged.
+        spec: What the project wants, for the package indexes that it names.
+
+    Raises:
+        EnvironmentUnavailable: It is no lock of ours, or was made for another kind of machine.
+    """
+    head = _HEAD.match(text)
+    if head is None:
+        raise EnvironmentUnavailable("the recorded environment is no lock of this version")
+    # The C library's version says which wheels are the best, not which fit: the hashes allow all of a version's files.
+    made_for, here = head["platform"], platform_tag()
+    if made_for.partition("-glibc")[0] != here.partition("-glibc")[0]:
+        step = "run the project anew, which resolves its environment for this machine"
+        raise EnvironmentUnavailable(f"the recorded environment is for {made_for}, and this is {here}", next_step=step)
+    return _lock(text, spec, read_machine(os.environ))
+
+
+def differences(text: str, lock: EnvironmentLock) -> str | None:
+    """What a recorded environment had otherwise than ``lock``, in one line; None when they are the same."""
+    head = _HEAD.match(text)
+    before = {package.name: package.version for package in _packages(text)}
+    now = {package.name: package.version for package in lock.packages}
+    changed = [
+        f"{name} {now.get(name) or 'missing'} (was {before.get(name) or 'missing'})"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if head is not None and head["version"] != lock.python_version:
+        changed.insert(0, f"python {lock.python_version} (was {head['version']})")
+    if not changed:
+        return None
+    more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+    return f"the current interpreter is not as it was: {', '.join(changed[:_SHOWN])}{more}"
 
 
 def _installed(folders: list[str]) -> dict[str, str]:

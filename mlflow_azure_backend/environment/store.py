@@ -7,6 +7,7 @@ an installer that outlives its killed parent cannot write into what the next bui
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from mlflow_azure_backend.environment.cache import (
 )
 from mlflow_azure_backend.environment.interpreters import find_python
 from mlflow_azure_backend.environment.uv_process import run_uv, uv_failure
+from mlflow_azure_backend.files import fault_point
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,10 +151,12 @@ def _build(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Prog
     done = run_uv(create, environ=environ, keep_open=(descriptor,))
     if done.returncode != 0:
         raise uv_failure(done.stderr, origins={}, folder=path)
+    fault_point("environment.before_install")
     if lock.packages:
         on_progress(f"installing {len(lock.packages)} packages")
         _install(path, lock, descriptor, environ)
     on_progress("finishing")
+    fault_point("environment.before_marker")
     write_sealed(path / _MARKER, _marker(path, lock))
 
 
@@ -178,5 +182,6 @@ def _remove(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
-        (path / _MARKER).unlink(missing_ok=True)
+        with contextlib.suppress(IsADirectoryError):
+            (path / _MARKER).unlink(missing_ok=True)
         shutil.rmtree(path)

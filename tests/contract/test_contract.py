@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -218,3 +220,103 @@ def test_a_timeout_ends_the_job(write_project: Write, launch: Launch, only_run: 
         launch(folder, {"timeout": 0.2})
     assert only_run().info.status == "FAILED"
     assert only_run().data.tags["mlflow_azure.reason"] == "timeout"
+
+
+@pytest.fixture
+def repository(write_project: Write) -> Path:
+    """A git repository with two commits and a project in a folder of it; the tag ``first`` names the first."""
+    project = shell("cat word.txt")
+    folder = write_project({"README": "", "deep/er/MLproject": project, "deep/er/word.txt": "first"})
+    for number, word in enumerate(["first", "second"]):
+        (folder / "deep/er/word.txt").write_text(word)
+        commands = [["init", "-q"], ["add", "."], ["commit", "-q", "-m", word], ["tag", word]][bool(number) :]
+        for command in commands:
+            identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+            subprocess.run(["git", *identity, *command], cwd=folder, check=True)
+    return folder
+
+
+def test_a_git_project_runs_from_its_commit_and_leaves_no_checkout(
+    repository: Path, launch: Launch, home: Path
+) -> None:
+    submitted = launch(f"{repository.as_uri()}#deep/er", version="first")
+    assert "".join(submitted.logs()) == "first"
+    run = mlflow.get_run(submitted.run_id)
+    first = subprocess.run(["git", "rev-parse", "first"], cwd=repository, check=True, capture_output=True, text=True)
+    assert run.data.tags["mlflow.source.git.commit"] == first.stdout.strip()
+    assert not list(home.rglob("word.txt"))
+    assert (repository / "deep/er/word.txt").read_text() == "second"
+
+
+def test_a_clean_commit_that_others_can_fetch_is_not_stored_again(repository: Path, launch: Launch) -> None:
+    def stored() -> bool:
+        submitted = launch(repository / "deep" / "er")
+        names = [item.path for item in mlflow.MlflowClient().list_artifacts(submitted.run_id, "snapshot")]
+        assert "snapshot/manifest.json" in names
+        return "snapshot/snapshot.tar.zst" in names
+
+    origin = ["git", "remote", "add", "origin", "https://example.com/x.git"]
+    subprocess.run(origin, cwd=repository, check=True)
+    subprocess.run(["git", "update-ref", "refs/remotes/origin/main", "HEAD"], cwd=repository, check=True)
+    assert not stored()
+    (repository / "deep/er/word.txt").write_text("changed")
+    assert stored()
+
+
+def test_a_snapshot_is_stored_once_in_an_experiment(write_project: Write, launch: Launch) -> None:
+    folder = write_project({"MLproject": shell("true")})
+    first, second = launch(folder), launch(folder)
+    stored = [
+        [item.path for item in mlflow.MlflowClient().list_artifacts(run.run_id, "snapshot")] for run in (first, second)
+    ]
+    assert "snapshot/snapshot.tar.zst" in stored[0]
+    assert "snapshot/snapshot.tar.zst" not in stored[1]
+    assert mlflow.get_run(second.run_id).data.tags["mlflow_azure.archived_by"] == first.run_id
+
+
+def test_a_zip_file_runs(write_project: Write, launch: Launch, tmp_path: Path) -> None:
+    folder = write_project({"MLproject": shell("cat word.txt"), "word.txt": "zipped"})
+    archive = shutil.make_archive(str(tmp_path / "project"), "zip", folder)
+    assert "".join(launch(Path(archive)).logs()) == "zipped"
+
+
+def test_the_job_can_run_from_its_snapshot(write_project: Write, launch: Launch, home: Path) -> None:
+    folder = write_project(
+        {
+            "MLproject": shell("ls; mkdir outputs; echo 1 > outputs/new.txt; touch left_behind"),
+            ".gitignore": "data/\n",
+            "data/big.csv": "1",
+        }
+    )
+    submitted = launch(folder, {"workdir": "snapshot"})
+    assert "".join(submitted.logs()) == "MLproject\n"
+    assert [item.path for item in mlflow.MlflowClient().list_artifacts(submitted.run_id, "outputs")] == [
+        "outputs/new.txt"
+    ]
+    assert not (folder / "left_behind").exists()
+    assert not list(home.rglob("left_behind"))
+
+
+def test_a_path_is_absolute_and_a_remote_one_is_fetched(
+    write_project: Write, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_project({"MLproject": shell("cat {near} {far}; echo {near}", "near: path", "far: path")})
+    (tmp_path / "client").mkdir()
+    (tmp_path / "client" / "it's near.txt").write_text("near ")
+    with mlflow.start_run() as earlier:
+        mlflow.log_text("far ", "far.txt")
+    monkeypatch.chdir(tmp_path / "client")
+    remote = f"runs:/{earlier.info.run_id}/far.txt"
+    submitted = launch(
+        folder, parameters={"near": "it's near.txt", "far": remote}, storage_dir=str(tmp_path / "storage")
+    )
+    assert "".join(submitted.logs()) == f"near far {tmp_path / 'client' / 'it_s near.txt'}\n".replace("it_s", "it's")
+    assert mlflow.get_run(submitted.run_id).data.params == {"near": "it's near.txt", "far": remote}
+    assert list((tmp_path / "storage").rglob("far.txt"))
+
+
+def test_nested_in_an_active_run(write_project: Write, launch: Launch) -> None:
+    folder = write_project({"MLproject": shell("true")})
+    with mlflow.start_run() as parent:
+        submitted = launch(folder)
+    assert mlflow.get_run(submitted.run_id).data.tags["mlflow.parentRunId"] == parent.info.run_id

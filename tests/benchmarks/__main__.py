@@ -1,0 +1,37 @@
+"""``make bench``: measure, show, and write ``docs/benchmarks.md``. ``make bench ARGS="P2 P5"`` measures a few."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.benchmarks import environments, local_runs, many_runs, project_files, supervising
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.report import line_of, update
+
+CASES = {**local_runs.CASES, **many_runs.CASES, **project_files.CASES, **supervising.CASES, **environments.CASES}
+"""What measures each goal, by its id."""
+
+
+def main(asked: list[str]) -> int:
+    """Measure the goals that are asked for, or all; the exit code says only whether that worked, not what was met."""
+    unknown = set(asked) - CASES.keys()
+    if unknown:
+        print(f"there is no {', '.join(sorted(unknown))}; there are: {' '.join(CASES)}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="mlflow-azure-bench-") as folder:
+        bench = Bench(Path(folder).resolve())
+        try:
+            for identity in asked or CASES:
+                results = list(CASES[identity](bench))
+                for result in results:
+                    print(line_of(result), flush=True)
+                update(results)
+        finally:
+            bench.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,183 @@
+"""Rows 21 to 23, and what a network does to a tracking server: at the start, in the middle, at the end."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.faults.checker import check
+from tests.faults.proxy import Fault, Proxy
+from tests.faults.world import QUICK, WAITING, World, until
+
+CREATE = "POST .*/runs/create"
+END = "POST .*/runs/update"
+ARTIFACT = "PUT .*/std_log.txt"
+BOUND = 30.0
+"""Seconds that a store which is away may cost; with the user's own, shorter MLFLOW_HTTP_REQUEST_TIMEOUT of 2 s."""
+AWAY = ("reset", "hang", "503", "garbage", "401", "truncated")
+
+
+@pytest.mark.parametrize("away", ["refuse", *AWAY])
+def test_away_at_the_start(world: World, served: Proxy, away: str) -> None:
+    world.write_project(QUICK)
+    if away == "refuse":
+        served.close()
+    served.faults = [Fault(away)]
+    begun = time.monotonic()
+    client = world.run()
+    assert client.wait() == 1
+    assert time.monotonic() - begun < BOUND
+    if away == "refuse":
+        served.open()
+    served.faults = []
+    sync(world)
+    check(world, runs=world_runs(world, away), starts=0, says=("tracking s", served.url), recorded=False)
+
+
+@pytest.mark.parametrize("kind", ["reset", "reset_after", "503", "truncated"])
+def test_a_lost_answer_makes_no_second_run(world: World, served: Proxy, kind: str) -> None:
+    world.write_project(QUICK)
+    served.faults = [Fault(kind, CREATE, times=1)]
+    code = world.run().wait()
+    made = kind in ("reset_after", "truncated")
+    assert (code == 0) == made
+    check(
+        world,
+        runs=int(made),
+        status="FINISHED" if made else None,
+        says=("finished",) if made else ("tracking s",),
+        recorded=made,
+    )
+
+
+@pytest.mark.parametrize("route", [ARTIFACT, END, "log-batch", "GET .*/runs/get"], ids=["log", "end", "tags", "status"])
+@pytest.mark.parametrize("kind", ["503", "429", "reset"])
+def test_a_hiccup_is_not_noticed(world: World, served: Proxy, route: str, kind: str) -> None:
+    world.write_project(QUICK)
+    served.faults = [Fault(kind, route, times=1)]
+    assert world.run().wait() == 0
+    check(world, status="FINISHED", says=("finished",))
+
+
+@pytest.mark.parametrize("away", ["refuse", *AWAY])
+@pytest.mark.parametrize("since", ["mid-run", "the end"])
+def test_away_later_is_delivered_by_sync(world: World, served: Proxy, away: str, since: str) -> None:
+    world.write_project(WAITING)
+    client = world.run()
+    world.await_child()
+    if since == "mid-run" or away == "refuse":
+        served.faults = [Fault(away)]
+        if away == "refuse":
+            served.close()
+    else:
+        served.faults = [Fault(away, END)]
+    begun = time.monotonic()
+    world.open_gate()
+    assert client.wait() == 0, client.err  # the job's own exit code: it did finish
+    assert time.monotonic() - begun < BOUND
+    assert [status for _, status in world.runs()] == ["RUNNING"]
+    assert "not told yet" in client.err
+    assert "mlflow-azure sync" in client.err
+    begun = time.monotonic()
+    assert world.next_command()
+    assert time.monotonic() - begun < BOUND
+    begun = time.monotonic()
+    assert world.next_command()
+    assert time.monotonic() - begun < 2, "what was away a moment ago is asked again by every command"
+    served.faults = []
+    if away == "refuse":
+        served.open()
+    sync(world)
+    check(world, status="FINISHED", says=None)
+
+
+def test_away_when_the_client_is_killed(world: World, served: Proxy) -> None:
+    world.write_project(WAITING)
+    client = world.run()
+    world.await_child()
+    served.close()
+    client.signal(signal.SIGKILL)
+    client.wait()
+    world.await_quiet()
+    served.open()
+    sync(world)
+    check(world, status="KILLED", killed=True)
+
+
+def test_a_slow_server_is_waited_for_no_longer_than_it_may_take(world: World, served: Proxy) -> None:
+    world.write_project(QUICK)
+    served.faults = [Fault("slow", CREATE)]
+    begun = time.monotonic()
+    assert world.run().wait() == 1
+    assert time.monotonic() - begun < 120
+    served.faults = []
+    world.await_quiet()
+    sync(world)
+    check(world, runs=1, starts=0, says=("tracking store",), recorded=False)
+
+
+def test_interrupt_while_the_server_hangs(world: World, served: Proxy) -> None:
+    world.write_project(QUICK)
+    served.faults = [Fault("hang", CREATE)]
+    client = world.run()
+    wait_for_request(served, CREATE)
+    begun = time.monotonic()
+    client.signal(signal.SIGINT)
+    assert client.wait(BOUND) == 130
+    assert time.monotonic() - begun < 1
+    served.faults = []
+    sync(world)
+    check(world, runs=0, starts=0, says=("interrupted",), recorded=False)
+
+
+def test_sync_with_many_runs_asks_a_dead_server_once(world: World, served: Proxy) -> None:
+    world.write_project(WAITING)
+    clients = [world.run("--detach") for _ in range(4)]
+    assert [client.wait() for client in clients] == [0] * 4
+    served.faults = [Fault("hang")]
+    for _ in clients:
+        world.open_gate()
+    world.await_quiet(120)
+    served.seen.clear()
+    begun = time.monotonic()
+    done = world.start("mlflow-azure", "sync")
+    assert done.wait() == 1
+    assert time.monotonic() - begun < BOUND
+    assert "not delivered" in done.err
+    served.faults = []
+    sync(world)
+    assert [status for _, status in world.runs()] == ["FINISHED"] * 4
+
+
+def test_a_port_where_nobody_answers_the_handshake(world: World) -> None:
+    """A full backlog drops the client's SYN: as a firewall does, and as a machine that is off."""
+    world.write_project(QUICK)
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        with socket.create_connection(full.getsockname()), socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(full.getsockname())
+            world.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{full.getsockname()[1]}"
+            begun = time.monotonic()
+            assert world.run().wait() == 1
+            assert time.monotonic() - begun < 10
+    check(world, runs=0, starts=0, says=("tracking server cannot be reached",), recorded=False)
+
+
+def sync(world: World) -> None:
+    done = world.start("mlflow-azure", "sync")
+    assert done.wait() == 0, done.err
+
+
+def world_runs(world: World, away: str) -> int:
+    """A truncated answer comes after the run was made: it is found by its tag, and ended."""
+    return len(world.runs()) if away == "truncated" else 0
+
+
+def wait_for_request(proxy: Proxy, route: str) -> None:
+    until(lambda: any(re.search(route, seen) for seen in proxy.seen))
