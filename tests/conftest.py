@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -19,9 +18,9 @@ FAULT_SEED = "MLFLOW_AZURE_FAULT_SEED"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw a seed if nobody gave one; pytest-xdist's workers inherit it."""
+    """Take the same tenth in every run unless a seed is given: a red run must mean that the change broke something."""
     config.addinivalue_line("markers", "always: a case of the fault matrix that every run takes")
-    os.environ.setdefault(FAULT_SEED, secrets.token_hex(4))
+    os.environ.setdefault(FAULT_SEED, "1")
 
 
 def pytest_report_header() -> str:

@@ -459,7 +459,9 @@ def test_signals_are_default_whatever_the_client_had(client: Client) -> None:
         "os.execv(sys.argv[1], sys.argv[1:])"
     )
     client.start(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"], prefix=tuple(python(prepare))).finish()
-    assert client.log == b"".join(b"Sig%s:\t0000000000000000\n" % name for name in (b"Blk", b"Ign"))
+    masks = [int(line.split()[1], 16) for line in client.log.splitlines()]
+    # 32 and 33 are the C library's own: whoever started us may have blocked them, and nobody can unblock them.
+    assert [mask & ~(0b11 << 31) for mask in masks] == [0, 0]
 
 
 def test_streams_descriptors_and_session_of_the_command(client: Client) -> None:

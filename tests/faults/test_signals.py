@@ -100,7 +100,7 @@ def test_a_family_that_will_not_end_is_ended_within_15_seconds(world: World, kil
 
 
 def test_a_daemon_that_a_finished_command_leaves_behind_is_ended(world: World) -> None:
-    world.write_project(FAMILY.replace("SIGTERM, ", "") + QUICK)
+    world.write_project(FAMILY.replace("signal.SIGTERM, ", "") + QUICK)
     client = world.run()
     assert client.wait(15) == 0
     check(world, status="FINISHED", says=("finished",))
