@@ -25,7 +25,8 @@ from typing import Any
 from mlflow_azure_backend import recorder
 from mlflow_azure_backend.backend import launch, parent_of
 from mlflow_azure_backend.console import Console
-from mlflow_azure_backend.environment.lock import EnvironmentLock, recorded_lock
+from mlflow_azure_backend.environment.lock import EnvironmentLock
+from mlflow_azure_backend.environment.resolving import recorded_lock
 from mlflow_azure_backend.environment.spec import EnvironmentSpec
 from mlflow_azure_backend.environment.store import find_prefix
 from mlflow_azure_backend.errors import BackendError, EnvironmentUnavailable
@@ -98,7 +99,7 @@ def _environment_of_job(prefix: Path) -> EnvironmentLock:
     """
     record = Journal(state_home(os.environ)).find(os.environ.get(RUN_VARIABLE, "")).record()
     if record is not None:
-        lock = recorded_lock(record.environment_lock[1], EnvironmentSpec("python", Path.cwd()))
+        lock = recorded_lock(*record.environment_lock, EnvironmentSpec("python", Path.cwd()))
         place = find_prefix(lock, cache=cache_home(os.environ))
         if place is not None and place.resolve() == prefix.resolve():
             return lock

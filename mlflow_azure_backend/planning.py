@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from mlflow_azure_backend.config import BackendConfig, LoadedConfig, load_config
-from mlflow_azure_backend.environment.lock import EnvironmentLock, resolve
+from mlflow_azure_backend.environment.lock import EnvironmentLock
+from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
 from mlflow_azure_backend.environment.store import find_prefix
 from mlflow_azure_backend.errors import SnapshotError
@@ -294,11 +295,12 @@ def _left_out(left_out: tuple[LeftOut, ...]) -> str:
 
 
 def _environment_text(environment: EnvironmentLock, cache: Path) -> str:
-    python = ".".join(environment.python_version.split(".")[:2])
+    version = environment.python_version
+    python = "no python" if version is None else f"python {'.'.join(version.split('.')[:2])}"
     state = "cached" if find_prefix(environment, cache=cache) is not None else "to be built"
     if environment.kind == "current":
         state = "this interpreter"
-    return f"python {python}, {counted(len(environment.packages), 'package')}, {state}"
+    return f"{python}, {counted(len(environment.packages), 'package')}, {state}"
 
 
 def _wanted_environment(project: ProjectSpec, loaded: LoadedConfig) -> EnvironmentSpec:

@@ -29,6 +29,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
 from mlflow_azure_backend.diagnosis import Diagnosis, Evidence, diagnose
+from mlflow_azure_backend.environment.lock import EnvironmentKind
 from mlflow_azure_backend.errors import JournalError, TrackingError
 from mlflow_azure_backend.files import fault_point
 from mlflow_azure_backend.job import JobRequest, TrackingContext
@@ -62,6 +63,8 @@ _CONNECT_SECONDS: Final = 5.0
 _LOG_TAIL: Final = 64 * 1024
 _TIMEOUT_SECONDS: Final = 10
 _RETRIES: Final = 2
+_MANAGERS: Final[Mapping[EnvironmentKind, str]] = {"current": "local", "python": "uv", "conda": "conda"}
+"""The environment managers in MLflow's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +353,7 @@ def _creation_tags(request: JobRequest, record: RunRecord) -> dict[str, str]:
         "mlflow.source.type": "PROJECT",
         "mlflow.project.entryPoint": request.entry_point.name,
         "mlflow.project.backend": "azureml",
-        "mlflow.project.env": "local" if request.environment.kind == "current" else "uv",
+        "mlflow.project.env": _MANAGERS[request.environment.kind],
         TAG + "submission_id": request.submission_id,
         TAG + "target": request.target,
         TAG + "snapshot": request.snapshot.content_hash,

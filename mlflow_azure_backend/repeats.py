@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mlflow_azure_backend.environment.lock import EnvironmentLock, current_lock, differences, recorded_lock
+from mlflow_azure_backend.environment.lock import EnvironmentLock
+from mlflow_azure_backend.environment.python_lock import current_lock, differences
+from mlflow_azure_backend.environment.resolving import recorded_lock
 from mlflow_azure_backend.environment.spec import EnvironmentSpec
 from mlflow_azure_backend.git import GitState
 from mlflow_azure_backend.job import JobRequest
@@ -34,7 +36,8 @@ class RecordedOrder:
         places: Where each local ``path`` leads: relative to the project when the snapshot holds it, else absolute.
         config: The ``backend_config`` with its defaults, secrets by reference.
         env_manager: ``--env-manager``; None when the user did not choose.
-        environment: ``current`` for the interpreter of the client, ``python`` for one that was built from the lock.
+        environment: ``current`` for the interpreter of the client, ``python`` or ``conda`` for one that was built from
+            the lock.
         content_hash: The snapshot's.
     """
 
@@ -58,12 +61,12 @@ class Repeat:
 
     Attributes:
         order: What was asked for then.
-        lock: The environment lock's text.
+        lock: The environment lock's name and text.
         archive: The snapshot's archive; None for a commit, which is fetched.
     """
 
     order: RecordedOrder
-    lock: str
+    lock: tuple[str, str]
     archive: Path | None
 
     def fetch_project(self, checkout: Path) -> ProjectSource:
@@ -89,11 +92,11 @@ class Repeat:
         Raises:
             EnvironmentUnavailable: The lock was made for another kind of machine.
         """
-        return current_lock() if self.order.environment == "current" else recorded_lock(self.lock, wanted)
+        return current_lock() if self.order.environment == "current" else recorded_lock(*self.lock, wanted)
 
     def note_on(self, environment: EnvironmentLock) -> str | None:
         """In what the current interpreter is not what it was; None when the environment is the same."""
-        return differences(self.lock, environment) if environment.kind == "current" else None
+        return differences(self.lock[1], environment) if environment.kind == "current" else None
 
 
 def record_order(request: JobRequest, given: Mapping[str, object]) -> RecordedOrder:

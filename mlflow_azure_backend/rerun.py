@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from mlflow_azure_backend import recorder
 from mlflow_azure_backend.backend import launch
 from mlflow_azure_backend.console import Console
+from mlflow_azure_backend.environment.lock import LOCK_FILES
 from mlflow_azure_backend.errors import BackendError, ParameterError, UnknownRun
 from mlflow_azure_backend.job import TrackingContext
 from mlflow_azure_backend.journal import ARCHIVE_ARTIFACT, ORDER_ARTIFACT, Journal, state_home
@@ -30,7 +31,6 @@ from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.repeats import VERSION, RecordedOrder, Repeat
 from mlflow_azure_backend.submitted_run import AzureSubmittedRun
 
-_LOCK_ARTIFACT = "environment/requirements.txt"
 _RECORDED_ORDER = TypeAdapter(RecordedOrder)
 
 
@@ -114,7 +114,9 @@ def _read(uri: str, run_id: str, folder: Path) -> tuple[Run, Repeat]:
     client = MlflowClient(tracking_uri=uri)
     old = _find(client, uri, run_id)
     order_file = _artifact(client, uri, old.info.run_id, ORDER_ARTIFACT, folder)
-    lock_file = _artifact(client, uri, old.info.run_id, _LOCK_ARTIFACT, folder)
+    names = (f"environment/{name}" for name in set(LOCK_FILES.values()))
+    locks = (_artifact(client, uri, old.info.run_id, name, folder) for name in names)
+    lock_file = next(filter(None, locks), None)
     if order_file is None or lock_file is None:
         raise UnknownRun(
             f"run {old.info.run_id} left nothing that it could be repeated from",
@@ -125,7 +127,7 @@ def _read(uri: str, run_id: str, folder: Path) -> tuple[Run, Repeat]:
     archive = _artifact(client, uri, keeper, ARCHIVE_ARTIFACT, folder)
     if archive is None and (order.git is None or order.git.repo_url is None):
         raise UnknownRun(f"the snapshot of run {old.info.run_id} is gone: run {keeper} does not hold it any more")
-    return old, Repeat(order, lock_file.read_text(encoding="utf-8"), archive)
+    return old, Repeat(order, (lock_file.name, lock_file.read_text(encoding="utf-8")), archive)
 
 
 def _find(client: MlflowClient, uri: str, run_id: str) -> Run:

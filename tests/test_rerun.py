@@ -12,7 +12,8 @@ import pytest
 from mlflow.entities import Run
 
 from mlflow_azure_backend.console import Console
-from mlflow_azure_backend.environment.lock import current_lock, differences, recorded_lock
+from mlflow_azure_backend.environment.python_lock import current_lock, differences
+from mlflow_azure_backend.environment.resolving import recorded_lock
 from mlflow_azure_backend.environment.spec import EnvironmentSpec
 from mlflow_azure_backend.errors import EnvironmentUnavailable, ParameterError, UnknownRun
 from mlflow_azure_backend.rerun import Changes, rerun
@@ -170,9 +171,9 @@ def test_an_interpreter_that_is_not_as_it_was_is_described_in_one_line() -> None
 def test_a_lock_is_read_back_as_it_was_or_refused(tmp_path: Path) -> None:
     head, spec = current_lock().text.split("\n")[:3], EnvironmentSpec("python", tmp_path)
     text = "\n".join([*head, "six==1.16.0 \\", f"    --hash=sha256:{'0' * 64}", ""])
-    lock = recorded_lock(text, spec)
+    lock = recorded_lock("requirements.txt", text, spec)
     assert (lock.text, lock.kind, lock.version_of("six")) == (text, "python", "1.16.0")
     with pytest.raises(EnvironmentUnavailable, match="is for plan9-mips, and this is"):
-        recorded_lock(text.replace(head[2], "# platform: plan9-mips"), spec)
+        recorded_lock("requirements.txt", text.replace(head[2], "# platform: plan9-mips"), spec)
     with pytest.raises(EnvironmentUnavailable, match="no lock"):
-        recorded_lock("six==1.16.0\n", spec)
+        recorded_lock("requirements.txt", "six==1.16.0\n", spec)

@@ -1,53 +1,28 @@
-"""What a specification resolves to: exact packages with their hashes, for one Python on one platform.
+"""What a specification resolves to: exact packages with their hashes.
 
-A resolved lock is kept in the cache under its specification, Python, platform and this machine's index settings, so
-that the second run neither resolves nor needs a network; it changes only when asked to (``upgrade``).
+A value only. ``resolving.py`` makes it from a specification, ``store.py`` makes a prefix of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-import sys
-import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from mlflow_azure_backend.environment.cache import (
-    Progress,
-    exclusive,
-    private_folder,
-    quiet,
-    read_sealed,
-    unusable,
-    write_sealed,
-)
-from mlflow_azure_backend.environment.indexes import Machine, Sources, has_credentials, read_machine, redact
-from mlflow_azure_backend.environment.interpreters import (
-    Interpreter,
-    current_python,
-    find_python,
-    platform_tag,
-    satisfies,
-)
-from mlflow_azure_backend.environment.uv_process import run_uv, uv_failure
-from mlflow_azure_backend.errors import EnvironmentUnavailable
-from mlflow_azure_backend.files import fault_point
+from mlflow_azure_backend.environment.indexes import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Mapping
 
-    from mlflow_azure_backend.environment.spec import EnvironmentSpec
+EnvironmentKind = Literal["current", "python", "conda"]
+"""``current`` is the interpreter that MLflow runs in, ``python`` a virtual environment, ``conda`` a conda prefix."""
 
-_FORMAT: Final = "# mlflow-azure environment lock 1"
-_HEAD: Final = re.compile(
-    rf"{_FORMAT}\n# python: (?P<version>\S+) \((?P<implementation>\w+)\)\n# platform: (?P<platform>\S+)\n"
-)
-_SHOWN: Final = 5
-"""How many differences are named."""
-_GIT_COMMIT: Final = re.compile(r"git\+.*@[0-9a-f]{40}(#.*)?$")
+LOCK_FILES: Final[Mapping[EnvironmentKind, str]] = {
+    "current": "requirements.txt",
+    "python": "requirements.txt",
+    "conda": "conda-lock.yml",
+}
+"""What the text of a lock is called where it is logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +30,22 @@ class LockedPackage:
     """One exact package.
 
     Attributes:
-        name: Canonical name.
+        name: Canonical name; a conda package's as the channel has it.
         version: Exact version; None for an address, whose archive or commit decides.
         hashes: ``sha256:...`` of every file that may be installed; empty in the current interpreter and for git.
-        url: Where it comes from, if not from an index.
+            A conda package has one, an ``md5:...`` where its channel knows no other.
+        url: Where it comes from, if not from an index; always given for conda packages.
+        manager: Who installs it, in conda-lock's words.
     """
 
     name: str
     version: str | None
     hashes: tuple[str, ...] = ()
     url: str | None = None
+    manager: Literal["pip", "conda"] = "pip"
 
     def line(self) -> str:
-        """The package as a requirements file says it."""
+        """A package of pip's as a requirements file says it."""
         wanted = f"{self.name}=={self.version}" if self.url is None else f"{self.name} @ {self.url}"
         return " \\\n    --hash=".join((wanted, *self.hashes)) + "\n"
 
@@ -77,33 +55,36 @@ class EnvironmentLock:
     """A resolved environment.
 
     Attributes:
-        kind: ``current`` for the interpreter that we run in, which is used as it is; ``python`` for one to build.
+        kind: Whether it is used as it is, or built, and by whom.
         spec_fingerprint: Of the specification that it answers; empty for ``current``.
-        python_version: Full version.
+        python_version: Full version; None for a conda environment without Python.
         implementation: ``cpython`` or another.
-        packages: What is in it.
-        text: The lock as it is stored and logged: a requirements file, the same bytes for the same resolution, with no
-            credentials, paths or dates.
+        packages: What is in it on this machine.
+        text: The lock as it is stored and logged: the same bytes for the same resolution, with no credentials, paths or
+            dates.
+        identity: What of it decides whether two built environments are the same; None means all of the text. A
+            conda-lock file holds other platforms too, and where packages lie, which changes nothing here.
         sources: Where an installation looks for the packages. Not part of the lock: hashes say what they are.
     """
 
-    kind: Literal["current", "python"]
+    kind: EnvironmentKind
     spec_fingerprint: str
-    python_version: str
+    python_version: str | None
     implementation: str
     packages: tuple[LockedPackage, ...]
     text: str
+    identity: str | None = None
     sources: Sources = field(default_factory=Sources, repr=False, compare=False)
 
     @property
     def key(self) -> str:
-        """The environment key, 64 hexadecimal digits: packages, Python and platform, which all stand in the text."""
-        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+        """The environment key, 64 hexadecimal digits: packages, Python and platform."""
+        return hashlib.sha256((self.text if self.identity is None else self.identity).encode("utf-8")).hexdigest()
 
     @property
     def file_name(self) -> str:
         """What the text is called where it is logged."""
-        return "requirements.txt"
+        return LOCK_FILES[self.kind]
 
     @property
     def mlflow_version(self) -> str | None:
@@ -113,195 +94,3 @@ class EnvironmentLock:
     def version_of(self, name: str) -> str | None:
         """The locked version of a package by its canonical name; None when it is not there."""
         return next((package.version for package in self.packages if package.name == name), None)
-
-
-def resolve(
-    spec: EnvironmentSpec, *, cache: Path, upgrade: bool = False, on_progress: Progress = quiet
-) -> EnvironmentLock:
-    """Resolve a specification, or take what it was resolved to before.
-
-    May block for as long as the package index takes. Several processes that ask for the same resolve it once.
-
-    Args:
-        spec: What is wanted.
-        cache: The environment cache's folder.
-        upgrade: True resolves again, with the newest versions that fit.
-        on_progress: Told about each stage.
-
-    Raises:
-        EnvironmentUnavailable: no such Python, no such packages, no index, or a cache that cannot be used.
-    """
-    if spec.kind == "current":
-        return current_lock()
-    machine = read_machine(os.environ)
-    current = current_python()
-    # Another Python than ours is looked for only when it is needed, so a lock made for it is found without.
-    is_current = satisfies(current.version, spec.python, where=spec.python_origin)
-    python = f"{current.version} {current.implementation}" if is_current else str(spec.python)
-    asked = "\n".join((_FORMAT, spec.fingerprint, python, platform_tag(), machine.fingerprint))
-    stored = cache / "locks" / hashlib.sha256(asked.encode("utf-8")).hexdigest()[:32]
-    text = None if upgrade else read_sealed(stored)
-    if text is None:
-        private_folder(stored.parent)
-        with exclusive(stored.with_suffix(".lock"), on_progress):
-            text = None if upgrade else read_sealed(stored)
-            if text is None:
-                python_found = find_python(spec.python, environ=os.environ, where=spec.python_origin)
-                fault_point("environment.resolving")
-                on_progress(f"resolving {len(spec.requirements)} requirements for python {python_found.version}")
-                try:
-                    text = _solve(spec, python_found, machine, cache, upgrade=upgrade)
-                except OSError as error:
-                    raise unusable(error, cache) from None
-                write_sealed(stored, text)
-    return _lock(text, spec, machine)
-
-
-def current_lock() -> EnvironmentLock:
-    """Describe the current interpreter: what is installed, by the names of its metadata folders.
-
-    Reading those folders' files too costs 100 ms for 200 packages; their names alone say name and version (1 ms).
-    """
-    python = current_python()
-    packages = tuple(LockedPackage(name, version) for name, version in sorted(_installed(sys.path).items()))
-    text = _head(python) + "".join(package.line() for package in packages)
-    return EnvironmentLock("current", "", python.version, python.implementation, packages, text)
-
-
-def recorded_lock(text: str, spec: EnvironmentSpec) -> EnvironmentLock:
-    """Read a lock back that was made elsewhere or earlier, to be used as it is.
-
-    Args:
-        text: The lock's text, as it was logged.
-        spec: What the project wants, for the package indexes that it names.
-
-    Raises:
-        EnvironmentUnavailable: It is no lock of ours, or was made for another kind of machine.
-    """
-    head = _HEAD.match(text)
-    if head is None:
-        raise EnvironmentUnavailable("the recorded environment is no lock of this version")
-    # The C library's version says which wheels are the best, not which fit: the hashes allow all of a version's files.
-    made_for, here = head["platform"], platform_tag()
-    if made_for.partition("-glibc")[0] != here.partition("-glibc")[0]:
-        step = "run the project anew, which resolves its environment for this machine"
-        raise EnvironmentUnavailable(f"the recorded environment is for {made_for}, and this is {here}", next_step=step)
-    return _lock(text, spec, read_machine(os.environ))
-
-
-def differences(text: str, lock: EnvironmentLock) -> str | None:
-    """What a recorded environment had otherwise than ``lock``, in one line; None when they are the same."""
-    head = _HEAD.match(text)
-    before = {package.name: package.version for package in _packages(text)}
-    now = {package.name: package.version for package in lock.packages}
-    changed = [
-        f"{name} {now.get(name) or 'missing'} (was {before.get(name) or 'missing'})"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
-    if head is not None and head["version"] != lock.python_version:
-        changed.insert(0, f"python {lock.python_version} (was {head['version']})")
-    if not changed:
-        return None
-    more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
-    return f"the current interpreter is not as it was: {', '.join(changed[:_SHOWN])}{more}"
-
-
-def _installed(folders: list[str]) -> dict[str, str]:
-    """Canonical names and versions; the first folder that has a name wins, as in an import."""
-    found: dict[str, str] = {}
-    for folder in folders:
-        try:
-            names = [entry.name for entry in os.scandir(folder or ".")]
-        except OSError:
-            continue
-        for name in sorted(names):
-            stem, dot, kind = name.rpartition(".")
-            project, _, version = stem.partition("-")
-            if dot and kind in ("dist-info", "egg-info") and version and not project.startswith("~"):
-                found.setdefault(_canonical(project), re.sub(r"-py\d.*$", "", version))
-    return found
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _head(python: Interpreter) -> str:
-    return f"{_FORMAT}\n# python: {python.version} ({python.implementation})\n# platform: {platform_tag()}\n"
-
-
-def _lock(text: str, spec: EnvironmentSpec, machine: Machine) -> EnvironmentLock:
-    head = _HEAD.match(text)
-    assert head is not None, "a sealed lock is what we wrote"  # noqa: S101
-    return EnvironmentLock(
-        kind="python",
-        spec_fingerprint=spec.fingerprint,
-        python_version=head["version"],
-        implementation=head["implementation"],
-        packages=tuple(_packages(text)),
-        text=text,
-        sources=machine.sources(spec.indexes, folder=spec.folder, environ=os.environ),
-    )
-
-
-def _packages(text: str) -> Iterator[LockedPackage]:
-    """Read a compiled requirements file: one package for each logical line."""
-    for line in text.replace("\\\n", "").splitlines():
-        if not line or line.startswith(("#", "--")):
-            continue
-        wanted, *hashes = line.split(" --hash=")
-        name, _, url = wanted.strip().partition(" @ ")
-        name, _, version = name.partition("==")
-        cleaned = tuple(sorted(part.strip() for part in hashes))
-        yield LockedPackage(_canonical(name.partition("[")[0]), version or None, cleaned, url or None)
-
-
-def _solve(spec: EnvironmentSpec, python: Interpreter, machine: Machine, cache: Path, *, upgrade: bool) -> str:
-    """Let uv resolve, and give the lock's text."""
-    arguments = ["pip", "compile", "-", "--python", str(python.executable)]
-    arguments += ["--generate-hashes", "--no-header", "--no-annotate"]
-    arguments += ["--prerelease", "allow"] if spec.prerelease else []
-    arguments += ["--upgrade"] if upgrade else []
-    arguments += [word for path in machine.constraints for word in ("--constraints", path)]
-    sources = machine.sources(spec.indexes, folder=spec.folder, environ=os.environ)
-    lines = (*sources.lines, *spec.options, *(line.text for line in spec.requirements))
-    # A file without a name: uv takes constraints from files only, and nothing is left if we are killed.
-    with tempfile.TemporaryFile(dir=cache) as constraints:
-        constraints.write("".join(f"{line.text}\n" for line in spec.constraints).encode("utf-8"))
-        constraints.seek(0)
-        done = run_uv(
-            [*arguments, "--constraints", f"/dev/fd/{constraints.fileno()}"],
-            environ={**os.environ, **sources.variables},
-            text="".join(f"{line}\n" for line in lines),
-            keep_open=(constraints.fileno(),),
-        )
-    if done.returncode != 0:
-        raise uv_failure(done.stderr, origins=_origins(spec), folder=cache)
-    packages = sorted(_packages(done.stdout), key=lambda package: package.name)
-    options = "".join(f"{option}\n" for option in spec.options)
-    return _head(python) + options + "".join(_pinned(package, spec).line() for package in packages)
-
-
-def _origins(spec: EnvironmentSpec) -> dict[str, tuple[str, ...]]:
-    origins: dict[str, tuple[str, ...]] = {}
-    for line in (*spec.requirements, *spec.constraints):
-        origins[line.name] = (*origins.get(line.name, ()), line.origin)
-    return origins
-
-
-def _pinned(package: LockedPackage, spec: EnvironmentSpec) -> LockedPackage:
-    """Hold a package to what the lock promises: the user's own hashes where given, no secrets, nothing unpinned."""
-    lines = [line for line in (*spec.requirements, *spec.constraints) if line.name == package.name]
-    origin = lines[0].origin if lines else None
-    wanted = {pin for line in lines for pin in line.hashes}
-    hashes = tuple(pin for pin in package.hashes if not wanted or pin in wanted)
-    shown = f"{package.name} {package.version or package.url}"
-    if wanted and not hashes:
-        what = f"{shown}: none of the hashes in the requirement belongs to a file on the index"
-        raise EnvironmentUnavailable(what, where=origin, next_step="correct the --hash, or leave it out")
-    if package.url is not None and has_credentials(package.url):
-        raise EnvironmentUnavailable(f"{redact(shown)} holds credentials, which would stand in the lock", where=origin)
-    if not hashes and not _GIT_COMMIT.match(package.url or ""):
-        raise EnvironmentUnavailable(f"{shown}: the index gives no hash that it could be pinned by", where=origin)
-    return replace(package, hashes=hashes)

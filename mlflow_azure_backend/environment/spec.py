@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from mlflow_azure_backend.environment.indexes import Indexes
 from mlflow_azure_backend.errors import EnvironmentUnavailable
+from mlflow_azure_backend.redaction import without_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mlflow_azure_backend.environment.lock import EnvironmentKind
     from mlflow_azure_backend.environment.requirements import RequirementLine, Requirements
 
 Declared = Literal["none", "python_env", "conda_env", "docker_env"]
@@ -30,11 +32,58 @@ _CURRENT_STEP: Final = "--env-manager local runs it in the current interpreter"
 
 
 @dataclass(frozen=True, slots=True)
+class CondaRequirement:
+    """A conda package that is wanted.
+
+    Attributes:
+        spec: Conda's match specification, as written: ``numpy >=1.26``.
+        name: The package's name.
+        origin: ``file:line``, relative to the project's folder.
+        platforms: Only there (``linux-64``); None means everywhere.
+    """
+
+    spec: str
+    name: str
+    origin: str
+    platforms: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CondaSpec:
+    """What only a conda environment wants.
+
+    Attributes:
+        requirements: The conda packages, in the file's order.
+        channels: Names or addresses, the first one first. They may hold credentials, so they are never shown.
+        platforms: Conda's names of the platforms that it is resolved for, this machine's first.
+        virtual_packages: Name and version of what the solver may count on (``__cuda``), beyond what every machine of
+            the platform has.
+        variables: What ``variables:`` sets in an activated environment.
+    """
+
+    requirements: tuple[CondaRequirement, ...]
+    channels: tuple[str, ...] = field(repr=False)
+    platforms: tuple[str, ...]
+    virtual_packages: tuple[tuple[str, str], ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+
+    def public(self) -> list[object]:
+        """What a fingerprint is made of: no credentials."""
+        return [
+            [(line.spec, line.platforms) for line in self.requirements],
+            [without_credentials(channel) for channel in self.channels],
+            self.platforms,
+            self.virtual_packages,
+            self.variables,
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
     """The environment that is wanted.
 
     Attributes:
-        kind: ``current`` is the interpreter that MLflow runs in; ``python`` a virtual environment.
+        kind: Whether it is there, or has to be built, and by whom.
         folder: The project's folder, which relative ``find_links`` start from. Not part of the fingerprint.
         python: The version wanted, as written (``3.11``, ``3.11.7``, ``>=3.9``); None means the current interpreter's.
         python_origin: ``file:line`` of that; None when nobody asked.
@@ -45,9 +94,10 @@ class EnvironmentSpec:
         prerelease: True when pre-releases count everywhere.
         files: Every file that was read.
         notes: What was ignored or is not as MLflow does it, one line each, for the user.
+        conda: What is wanted of conda; None for the other kinds.
     """
 
-    kind: Literal["current", "python"]
+    kind: EnvironmentKind
     folder: Path
     python: str | None = None
     python_origin: str | None = None
@@ -58,6 +108,7 @@ class EnvironmentSpec:
     prerelease: bool = False
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    conda: CondaSpec | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -70,6 +121,7 @@ class EnvironmentSpec:
             self.indexes.public(),
             self.options,
             self.prerelease,
+            *(() if self.conda is None else self.conda.public()),
         ]
         return hashlib.sha256(json.dumps(wanted).encode("utf-8")).hexdigest()
 

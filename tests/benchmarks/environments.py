@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from mlflow_azure_backend.environment.lock import resolve
+from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.spec import read_environment
 from mlflow_azure_backend.environment.store import ensure_prefix
 from tests.benchmarks.bench import Bench

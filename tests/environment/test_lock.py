@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_azure_backend.environment.interpreters import find_python, satisfies
-from mlflow_azure_backend.environment.lock import current_lock, resolve
+from mlflow_azure_backend.environment.python_lock import current_lock
+from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.spec import read_environment
 from mlflow_azure_backend.environment.uv_process import uv_failure
 from mlflow_azure_backend.errors import EnvironmentUnavailable
@@ -211,7 +212,7 @@ def test_the_shell_s_environment_does_not_redirect_uv(
 RESOLVE = """
 import sys
 from pathlib import Path
-from mlflow_azure_backend.environment.lock import resolve
+from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.spec import read_environment
 folder, cache = map(Path, sys.argv[1:])
 spec = read_environment("python_env", folder / "python_env.yaml", folder=folder, env_manager="uv", current=False)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_azure_backend.environment.lock import current_lock, resolve
+from mlflow_azure_backend.environment.python_lock import current_lock
+from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.store import Prefix, ensure_prefix
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 
@@ -28,7 +29,7 @@ STAGES = ("creating", "installing", "finishing")
 BUILD = """
 import os, signal, sys
 from pathlib import Path
-from mlflow_azure_backend.environment.lock import resolve
+from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.spec import read_environment
 from mlflow_azure_backend.environment.store import ensure_prefix
 folder, cache, fatal = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
