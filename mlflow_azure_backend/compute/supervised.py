@@ -1,0 +1,274 @@
+"""What the targets have in common that run a job under ``supervisor.py``: its log, its state, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, Final
+
+from mlflow_azure_backend.compute.base import ComputeTarget, resolve_secrets
+from mlflow_azure_backend.errors import TargetError
+from mlflow_azure_backend.files import FAULT_VARIABLE, fault_point, is_locked
+from mlflow_azure_backend.job import RUN_VARIABLE, JobHandle, JobRequest
+from mlflow_azure_backend.journal import RunFolder, RunRecord
+from mlflow_azure_backend.status import STATUS_OF_REASON, JobState, JobStatus, TerminationReason
+
+GRACE_SECONDS: Final = 10.0
+"""Between TERM and KILL."""
+
+_CHUNK: Final = 256 * 1024
+_POLL_SECONDS: Final = 0.05
+
+
+@dataclass
+class _Link:
+    """What this client holds of a job that it started itself."""
+
+    supervisor: subprocess.Popen[bytes]
+    doorbell: int
+    leash: int | None
+    unread: bytearray = field(default_factory=bytearray)
+    undiskable: bytearray = field(default_factory=bytearray)
+    """What the job wrote after the disk was full; the log file ends where it begins."""
+    has_started: bool = False
+    """The command runs, or has run."""
+    rung_off: bool = False
+    """The supervisor has closed its end."""
+
+    def close(self) -> None:
+        """Let go; an attached job ends with it."""
+        os.close(self.doorbell)
+        if self.leash is not None:
+            os.close(self.leash)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.supervisor.wait(timeout=1)
+
+
+class SupervisedTarget(ComputeTarget):
+    """A target whose jobs are process trees of this machine, each owned by a supervisor that outlives us if it must."""
+
+    interrupt_cancels: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._links: dict[str, _Link] = {}
+        self._links_lock = threading.Lock()
+
+    @abstractmethod
+    def _clean_up(self, run: RunFolder, record: RunRecord) -> None:
+        """End what a job left running whose supervisor was killed."""
+
+    def handle_for(self, run: RunFolder, run_id: str) -> JobHandle:
+        """A supervised job is found by its folder in the journal."""
+        return JobHandle(self.name, run_id, {"folder": str(run.paths.folder)})
+
+    def _supervise(self, run: RunFolder, record: RunRecord, order: dict[str, object], *, attached: bool) -> None:
+        """Start the supervisor, which starts the command; return when the command runs or could not be started."""
+        link = _start_supervisor(run, order, attached=attached)
+        with self._links_lock:
+            self._links[str(record.run_id)] = link
+
+    def state(self, handle: JobHandle) -> JobState:
+        """The outcome that the supervisor wrote; a supervisor that is gone without one has lost the job."""
+        run = _folder(handle)
+        outcome = run.outcome()
+        if outcome is not None:
+            return outcome
+        if is_locked(_supervisor_lock(run)):
+            asked = (run.paths.folder / "cancel").exists()
+            return JobState(JobStatus.CANCEL_REQUESTED if asked else JobStatus.RUNNING)
+        return run.outcome() or self._lose(run)
+
+    def read_log(self, handle: JobHandle, offset: int) -> bytes:
+        """From the log file; from the supervisor itself once the disk was full."""
+        link = self._links.get(handle.name)
+        try:
+            with _folder(handle).paths.log.open("rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                if offset < size or link is None:
+                    return os.pread(stream.fileno(), _CHUNK, offset)
+        except FileNotFoundError:
+            size = 0
+        return b"" if link is None else bytes(link.undiskable[offset - size : offset - size + _CHUNK])
+
+    def wait_for_change(self, handle: JobHandle, timeout: float) -> None:
+        """Wait for the supervisor's doorbell; a job that another process started is looked at now and then."""
+        link = self._links.get(handle.name)
+        if link is None or link.rung_off:
+            time.sleep(min(timeout, _POLL_SECONDS))
+            return
+        ready, _, _ = select.select([link.doorbell], [], [], timeout)
+        if ready:
+            _listen(link)
+
+    def cancel(self, handle: JobHandle, *, at_once: bool = False) -> None:
+        """Ask the supervisor for the end of the whole process tree."""
+        run = _folder(handle)
+        if run.outcome() is not None:
+            return
+        link = self._links.get(handle.name)
+        if link is not None and link.leash is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(link.leash, b"CC" if at_once else b"C")
+            return
+        (run.paths.folder / "cancel").touch(mode=0o600)
+        supervisor = run.read_json(run.paths.folder / "supervisor.json")
+        if supervisor is not None and is_locked(_supervisor_lock(run)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(supervisor["pid"], signal.SIGTERM)
+
+    def release(self, handle: JobHandle) -> None:
+        """Close the doorbell and reap the supervisor, which ends once the run's end is recorded."""
+        with self._links_lock:
+            link = self._links.pop(handle.name, None)
+        if link is not None:
+            link.close()
+
+    def _lose(self, run: RunFolder) -> JobState:
+        """Write down that nobody saw the job's end, and end what it left running."""
+        record = run.record()
+        if record is not None and record.run_id is not None:
+            self._clean_up(run, record)
+        begun = (run.paths.folder / "supervisor.json").exists()
+        reason = TerminationReason.LOST if begun else TerminationReason.START_FAILED
+        message = (
+            "its supervisor was killed, or this machine went down"
+            if begun
+            else "its client was stopped before the command began"
+        )
+        run.write_json(
+            run.paths.outcome, {"version": 1, "reason": reason.value, "ended_at": time.time(), "message": message}
+        )
+        return JobState(STATUS_OF_REASON[reason], reason, message=message)
+
+
+def recorded(run: RunFolder) -> RunRecord:
+    """What is on disk of a job before it is submitted."""
+    record = run.record()
+    if record is None or record.run_id is None or record.work_folder is None:
+        raise ValueError("a job is recorded before it is submitted")
+    return record
+
+
+def job_environment(request: JobRequest, variables: Mapping[str, str], record: RunRecord) -> dict[str, str]:
+    """What the target's environment needs, the run to join, then what the user asked for."""
+    joined = {
+        "MLFLOW_RUN_ID": str(record.run_id),
+        RUN_VARIABLE: str(record.run_id),
+        "MLFLOW_TRACKING_URI": record.tracking.uri,
+        "MLFLOW_EXPERIMENT_ID": str(record.tracking.experiment_id),
+    }
+    unbuffered = {"PYTHONUNBUFFERED": os.environ.get("PYTHONUNBUFFERED", "1")}
+    secrets = resolve_secrets(request.config, os.environ)
+    return {**variables, **joined, **unbuffered, **request.config.environment_variables, **secrets}
+
+
+def inherited() -> dict[str, str]:
+    """This client's own environment, as it is when nobody talks to a tracking store."""
+    from mlflow_azure_backend.recorder import inherited_environment  # MLflow is loaded by whoever submits
+
+    return {name: value for name, value in inherited_environment().items() if name != FAULT_VARIABLE}
+
+
+def own_environment(run: RunFolder) -> dict[str, str]:
+    """What the recorder needs when the supervisor starts it: this client's own environment and journal."""
+    return {**inherited(), "MLFLOW_AZURE_HOME": str(run.paths.folder.parent.parent)}
+
+
+def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: bool) -> _Link:
+    doorbell, doorbell_far = os.pipe()
+    leash_far, leash = os.pipe() if attached else (None, None)
+    far_ends = [end for end in (doorbell_far, leash_far) if end is not None]
+    order |= {"notify_fd": doorbell_far, "leash_fd": leash_far}
+    diary = os.open(run.paths.folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-I", "-S", _supervisor_file(), str(run.paths.folder)],
+            stdin=subprocess.PIPE,
+            stdout=diary,
+            stderr=diary,
+            pass_fds=far_ends,
+            start_new_session=True,  # the terminal's Ctrl-C is ours, also before the supervisor can say so
+        )
+    except OSError as error:
+        for end in (doorbell, leash):
+            if end is not None:
+                os.close(end)
+        raise TargetError(f"the supervisor could not be started: {error}") from error
+    finally:
+        for end in (*far_ends, diary):
+            os.close(end)
+    link = _Link(supervisor, doorbell, leash)
+    try:
+        fault_point("local.before_order")
+        if supervisor.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), supervisor.stdin:
+                supervisor.stdin.write(json.dumps(order).encode() + b"\n")
+        while not link.has_started and not link.rung_off:
+            _listen(link)
+    except BaseException:
+        (run.paths.folder / "cancel").touch(mode=0o600)  # whatever it has heard of the order, it finds this
+        if supervisor.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                supervisor.stdin.close()
+        while not link.rung_off:
+            _listen(link)
+        link.close()
+        raise
+    if not link.has_started and run.outcome() is None:
+        link.close()
+        reason = (run.paths.folder / "supervisor.log").read_text(errors="replace").strip() or "it was killed"
+        raise TargetError(f"the supervisor could not start: {reason}", next_step="try again")
+    return link
+
+
+@cache
+def _supervisor_file() -> str:
+    """The supervisor as Python compiles it on import, for a script would be compiled at each start (5 ms).
+
+    Where Python must not write such files, one that is there may be of another version.
+    """
+    from mlflow_azure_backend import supervisor
+
+    compiled = None if sys.dont_write_bytecode or supervisor.__spec__ is None else supervisor.__spec__.cached
+    return compiled if compiled is not None and Path(compiled).exists() else str(supervisor.__file__)
+
+
+def _listen(link: _Link) -> None:
+    """Read the doorbell until what is there has been understood; blocks when nothing is there.
+
+    The words are the supervisor's; its head explains them.
+    """
+    heard = os.read(link.doorbell, _CHUNK)
+    link.unread += heard
+    link.rung_off = link.rung_off or not heard
+    while link.unread:
+        if link.unread[:1] != b"!":
+            link.has_started = link.has_started or link.unread[:1] == b"S"
+            del link.unread[:1]
+            continue
+        length = int.from_bytes(link.unread[1:5], "big")
+        if len(link.unread) < 5 + length:
+            return
+        link.undiskable += link.unread[5 : 5 + length]
+        del link.unread[: 5 + length]
+
+
+def _folder(handle: JobHandle) -> RunFolder:
+    folder = Path(handle.details["folder"])
+    return RunFolder(folder.parent.parent, folder.name)
+
+
+def _supervisor_lock(run: RunFolder) -> Path:
+    return run.paths.folder / "supervisor.lock"
