@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES: Final = 1 << 20
 """Bytes that an MLproject may have."""
 _MAX_DEPTH: Final = 50
+_TOO_MUCH: Final = "nested too deeply or too large"
 _MAX_WEIGHT: Final = 2_000_000  # characters after the expansion of aliases
 _NODE_WEIGHT: Final = 64  # characters that a node counts for
 _Loader: Final[type[Any]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -132,6 +133,8 @@ class YamlDocument:
             mark = error.problem_mark or error.context_mark
             line = None if mark is None else mark.line + 1
             what = error.problem or error.context or what
+            if "nesting depth" in what:  # newer libyaml's own limit, met by its scanner before there are events
+                return self.error(f"is no valid YAML: {_TOO_MUCH}", line)
         elif isinstance(error, _TooHeavy):
             line = error.line
         elif isinstance(error, yaml.reader.ReaderError):
@@ -174,7 +177,7 @@ def _check_weight(text: str) -> None:
         if opened:
             opened[-1].height = max(opened[-1].height, height)
         if weight > _MAX_WEIGHT or len(opened) + height > _MAX_DEPTH:
-            raise _TooHeavy("nested too deeply or too large", event)
+            raise _TooHeavy(_TOO_MUCH, event)
 
 
 class _TooHeavy(yaml.YAMLError):
