@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_azure_backend import recorder
-from mlflow_azure_backend.backend import launch, parent_of
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.environment.resolving import recorded_lock
@@ -32,6 +31,7 @@ from mlflow_azure_backend.environment.store import find_prefix
 from mlflow_azure_backend.errors import BackendError, EnvironmentUnavailable
 from mlflow_azure_backend.job import RUN_VARIABLE, TrackingContext
 from mlflow_azure_backend.journal import Journal, cache_home, state_home
+from mlflow_azure_backend.launching import launch, parent_of
 from mlflow_azure_backend.planning import Order
 from mlflow_azure_backend.submitted_run import AzureSubmittedRun, StillRunning, command_line_signals
 

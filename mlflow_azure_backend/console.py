@@ -8,11 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
-
-from rich.console import Console as RichConsole
-from rich.text import Text
 
 from mlflow_azure_backend import __version__
 from mlflow_azure_backend.ci import BEGIN_GROUP, END_GROUP, annotation, error_line, wants_commands, write_outputs
@@ -21,6 +19,9 @@ from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.status import JobStatus, TerminationReason
 
 if TYPE_CHECKING:  # the recorder imports MLflow, and commands that only read the journal must not wait for that
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
     from mlflow_azure_backend.recorder import Ending
 
 _RULE_WIDTH: Final = 54
@@ -51,12 +52,18 @@ class Console:
     """What a user sees of a run."""
 
     def __init__(self) -> None:
-        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._open = True
         self._at_line_start = True
         self._in_output = False
         self.tracking: str | None = None
+
+    @cached_property
+    def _rich(self) -> RichConsole:
+        """Where our lines go. An answer on stdout needs none of it: importing rich takes longer than a list."""
+        from rich.console import Console as RichConsole
+
+        return RichConsole(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def header(self, where: str) -> None:
         """The first line: who we are, where the job runs, and where it is tracked if that is known."""
@@ -156,6 +163,8 @@ class Console:
         self.job_output((text + "\n").encode("utf-8", "surrogateescape"))
 
     def _mark(self, sign: str, style: str, text: str) -> None:
+        from rich.text import Text
+
         self._print(Text.assemble((self._legible(sign), style), " ", self._legible(text)))
 
     def _write_outputs(self, run_id: str, status: str, exit_code: int | None) -> None:
@@ -170,6 +179,8 @@ class Console:
             self.plain(line)
 
     def _line(self, text: str, style: str) -> None:
+        from rich.text import Text
+
         self._print(Text(self._legible(text), style))
 
     def _legible(self, text: str) -> str:

@@ -20,12 +20,12 @@ from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter, ValidationError
 
 from mlflow_azure_backend import recorder
-from mlflow_azure_backend.backend import launch
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.environment.lock import LOCK_FILES
 from mlflow_azure_backend.errors import BackendError, ParameterError, UnknownRun
 from mlflow_azure_backend.job import TrackingContext
 from mlflow_azure_backend.journal import ARCHIVE_ARTIFACT, ORDER_ARTIFACT, Journal, state_home
+from mlflow_azure_backend.launching import launch
 from mlflow_azure_backend.planning import Order
 from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.repeats import VERSION, RecordedOrder, Repeat

@@ -69,7 +69,7 @@ def run(
         raise click.UsageError("give only one of --experiment-name and --experiment-id")
     order = _order(**project, detach=detach)
     with loading_mlflow():
-        from mlflow_azure_backend.backend import launch_here, watching
+        from mlflow_azure_backend.launching import launch_here, watching
 
     with watching():
         submitted = launch_here(
@@ -97,7 +97,7 @@ def rerun_run(
     """
     changed = _pairs(params, "-P")
     with loading_mlflow():
-        from mlflow_azure_backend.backend import watching
+        from mlflow_azure_backend.launching import watching
         from mlflow_azure_backend.rerun import Changes, rerun
 
     with watching():

@@ -50,7 +50,7 @@ def test_one_submission_id_from_eight_processes(world: World) -> None:
 def test_one_submission_id_whose_first_process_fails(world: World) -> None:
     world.write_project(QUICK)
     config = ("-c", '{"submission_id": "the same"}')
-    clients = [world.run(*config, MLFLOW_AZURE_FAULT="backend.before_submit:raise")]
+    clients = [world.run(*config, MLFLOW_AZURE_FAULT="launching.before_submit:raise")]
     clients += [world.run(*config) for _ in range(3)]
     codes = [client.wait() for client in clients]
     assert codes[0] in (0, 1)

@@ -29,7 +29,8 @@ def main(address: str) -> None:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     import mlflow_azure_backend.backend
-    import mlflow_azure_backend.cli  # noqa: F401
+    import mlflow_azure_backend.cli
+    import mlflow_azure_backend.launching  # noqa: F401
 
     if threading.active_count() != 1:
         raise RuntimeError(f"a process with threads must not be forked: {threading.enumerate()}")
