@@ -286,7 +286,8 @@ def _write_end(record: RunRecord, state: JobState, diagnosis: Diagnosis | None) 
             if said in ("FAILED", "KILLED"):
                 run_status = said
                 remark = f"the program said {said} and then exited with 0: the run stays {said}"
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _end_tags(state, diagnosis).items()])
+        if run_status != "FINISHED":  # that says all by itself, and each call is one more to wait for
+            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _end_tags(state, diagnosis).items()])
         ended_at = int((state.ended_at or time.time()) * 1000)
         # Not ``set_terminated``: it would print two lines to stdout, among what the job wrote.
         store = client._tracking_client.store
