@@ -30,7 +30,7 @@ check: $(READY)
 
 test: $(READY)
 	tools/system-packages
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	tools/with-docker $(BIN)/python -m pytest -n auto --dist loadfile
 
 demo: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" tools/demo

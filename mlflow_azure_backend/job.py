@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from mlflow_azure_backend.config import BackendConfig, MlflowOptions
 from mlflow_azure_backend.environment.lock import EnvironmentLock
-from mlflow_azure_backend.project import Argument, EntryPoint
+from mlflow_azure_backend.project import Argument, DockerEnvironment, EntryPoint
 from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.snapshot import Snapshot
 from mlflow_azure_backend.source import ProjectSource
@@ -65,6 +65,7 @@ class JobRequest:
         config: The backend configuration.
         options: MLflow's own options.
         notes: Lines for the user: what was ignored, guessed or replaced on the way.
+        docker: What the project says of its container; None when it says nothing.
     """
 
     submission_id: str
@@ -79,6 +80,7 @@ class JobRequest:
     config: BackendConfig
     options: MlflowOptions
     notes: tuple[str, ...] = ()
+    docker: DockerEnvironment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,20 @@ class PreparedJob:
         variables: The environment variables that the target's environment needs (PATH and the like).
         environment_hit: Whether the environment was there already.
         environment_seconds: Seconds that making it ready took.
+        image: The id of the image to run; None when no image is run.
+        image_identity: What names that image best: ``NAME@sha256:…``, else its id.
+        job_folder: Where the job will find its work folder; None when it is where it is on this machine.
+        inputs: What the job reads, on this machine, by its place in the container.
     """
 
     command: str
     variables: Mapping[str, str]
     environment_hit: bool
     environment_seconds: float
+    image: str | None = None
+    image_identity: str | None = None
+    job_folder: str | None = None
+    inputs: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +168,11 @@ class JobPaths:
     def outcome(self) -> Path:
         """How it ended."""
         return self.folder / "outcome.json"
+
+    @property
+    def container(self) -> Path:
+        """How its container ended; absent for jobs without one."""
+        return self.folder / "container.json"
 
     @property
     def lease(self) -> Path:

@@ -5,6 +5,7 @@
     $MLFLOW_AZURE_HOME/
       active/<key>      an empty file for each submission whose end is not yet in the tracking store
       ids/<run id>      holds the key of that run's submission
+      containers/<run id>  an empty file for each container of ours that may be there
       archives/<digest> which run of an experiment holds the archive of a snapshot, so that it is stored once
       runs/<key>/       all there is of one submission; the key is a digest of its submission_id
         submit.lock       locked while it is being submitted, so that one submission_id is one job
@@ -16,6 +17,7 @@
         checkout/ inputs/ work/   copies of ours, removed when the run's end is recorded
         handle.json       how the job is found: written before it is submitted
         std_log.txt supervisor.json outcome.json   written by the supervisor
+        container.json    the container's end as the engine told it; written by its attendant
         recorded.json     the run's end is in the tracking store
 
 Files are 0600, folders 0700. Nothing here is ever locked by a process id: a lock dies with its owner.
@@ -77,12 +79,14 @@ class RunRecord:
         entry_point: Name of the entry point or script.
         command: The command's template.
         parameters: As the user gave them; a secret one is ``***``.
+        job_folder: What the job itself calls its work folder; None when it is the same.
         work_folder: Where the command runs; None when that is not on this machine.
         owned_folders: Copies of ours, to be removed with the run's end.
         outputs: Files in ``./outputs`` at the start: path, (bytes, mtime in ns).
         snapshot_hash: The snapshot's content hash.
         environment_key: The environment's key.
         environment_lock: Name and text of the lock file.
+        image: What names the container's image best; None for jobs without one.
         environment_file: The file that the user can mend; None for the current interpreter.
         packages: Names of the environment's packages; None when unknown.
         python_version: The environment's Python.
@@ -114,6 +118,8 @@ class RunRecord:
     python_version: str | None
     timeout: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    image: str | None = None
+    job_folder: str | None = None
     run_id: str | None = None
     run_name: str | None = None
     artifact_uri: str | None = None
@@ -150,20 +156,20 @@ class RunFolder:
     """One submission's folder."""
 
     def __init__(self, home: Path, key: str) -> None:
-        self._home = home
+        self.home = home
         self.key = key
         self.paths = JobPaths(home / "runs" / key)
 
     @property
     def marker(self) -> Path:
         """There while the run's end is not in the tracking store."""
-        return self._home / "active" / self.key
+        return self.home / "active" / self.key
 
     def write_record(self, record: RunRecord) -> None:
         """Put ``record`` on disk, durably, and make the run findable by its id."""
         write_durably(self.paths.request, _RECORD.dump_json(record))
         if record.run_id is not None:
-            write_durably(self._home / "ids" / record.run_id, self.key.encode())
+            write_durably(self.home / "ids" / record.run_id, self.key.encode())
 
     def record(self) -> RunRecord | None:
         """What was asked for; None when nothing had been written when the client died.
@@ -218,6 +224,7 @@ class RunFolder:
         content = self.read_json(self.paths.outcome)
         if content is None:
             return None
+        content = {**content, **self._end_of_container(content)}
         reason = TerminationReason(content["reason"])
         return JobState(
             STATUS_OF_REASON[reason],
@@ -228,6 +235,20 @@ class RunFolder:
             ended_at=content.get("ended_at"),
             message=content.get("message"),
         )
+
+    def _end_of_container(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """What its container's end says better than the end of the process that stayed with it."""
+        found = self.read_json(self.paths.container)
+        ended_by_itself = outcome["reason"] in ("succeeded", "exit_code", "signal")
+        if found is None or not ended_by_itself:
+            return {}
+        if found.get("reason") in ("lost", "start_failed"):
+            return {"exit_code": None, "signal": None, "reason": found["reason"], "message": found["message"]}
+        return {key: found[key] for key in ("signal", "reason", "message") if found.get(key) is not None}
+
+    def container_marker(self, run_id: str) -> Path:
+        """There while a container of the run may be."""
+        return self.home / "containers" / run_id
 
     def try_claim(self) -> Lease | None:
         """The right to submit this, or to clear it away; None while a living client is submitting it."""
@@ -273,7 +294,7 @@ class RunFolder:
     def mark_inputs_recorded(self, record: RunRecord) -> None:
         """Manifest, snapshot and lock are in the tracking store; our own copy of the archive is not needed any more."""
         if self.paths.archive.exists():
-            Journal(self._home).remember_archive(record)
+            Journal(self.home).remember_archive(record)
             self.paths.archive.unlink()
         _touch(self.paths.inputs_recorded)
 
@@ -297,7 +318,7 @@ class RunFolder:
         with contextlib.suppress(JournalError):
             record = self.record()
             if record is not None and record.run_id is not None:
-                (self._home / "ids" / record.run_id).unlink(missing_ok=True)
+                (self.home / "ids" / record.run_id).unlink(missing_ok=True)
         shutil.rmtree(self.paths.folder, ignore_errors=True)
         self.settle()
 
@@ -410,6 +431,14 @@ class Journal:
             return []
         return [RunFolder(self.home, (self.home / "ids" / name).read_text()) for _, name in by_age[:limit]]
 
+    def containers(self) -> list[str]:
+        """The ids of the runs that may have a container."""
+        return self._names("containers")
+
+    def forget_container(self, run_id: str) -> None:
+        """It is removed."""
+        (self.home / "containers" / run_id).unlink(missing_ok=True)
+
     def _names(self, folder: str) -> list[str]:
         try:
             return [name for name in os.listdir(self.home / folder) if not name.startswith(".")]  # noqa: PTH208 - speed
@@ -419,7 +448,7 @@ class Journal:
             raise unusable(self.home / folder, error) from error
 
     def _make_home(self) -> Path:
-        for folder in ("", "active", "archives", "ids", "runs"):
+        for folder in ("", "active", "archives", "containers", "ids", "runs"):
             make_private_folder(self.home / folder)
         return self.home
 

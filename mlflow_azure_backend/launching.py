@@ -137,7 +137,7 @@ def _submit(
 ) -> AzureSubmittedRun:
     """Each step is on disk before it has an effect, so that whoever comes after a crash can undo or finish it."""
     with console.phase("run") as line:
-        record = _stage(request, recorder.with_experiment(tracking), run, journal)
+        record = _stage(request, prepared, recorder.with_experiment(tracking), run, journal)
         run.write_record(record)
         fault_point("launching.after_record")
         made = recorder.create_run(request, record)
@@ -173,11 +173,14 @@ def _tie(request: JobRequest, target: ComputeTarget, *, waits: bool) -> Tie:
     return Tie.ATTACHED if cancels else Tie.WATCHING
 
 
-def _stage(request: JobRequest, tracking: TrackingContext, run: RunFolder, journal: Journal) -> RunRecord:
+def _stage(
+    request: JobRequest, prepared: PreparedJob, tracking: TrackingContext, run: RunFolder, journal: Journal
+) -> RunRecord:
     """Put the snapshot into the run's folder and describe the job to be."""
     run.write_json(run.paths.manifest, request.snapshot.manifest())
     archived_by = journal.archived_by(tracking, request.snapshot.content_hash)
-    git, in_snapshot = request.source.git, request.config.workdir == "snapshot"
+    # A container is given a copy: the project's folder may hold what the snapshot leaves out.
+    git, in_snapshot = request.source.git, request.config.workdir == "snapshot" or prepared.image is not None
     is_commit = is_fetchable_commit(request.source) and not request.config.snapshot.include
     to_be_stored = not is_commit and archived_by is None
     if to_be_stored or in_snapshot:
@@ -210,6 +213,8 @@ def _stage(request: JobRequest, tracking: TrackingContext, run: RunFolder, journ
         packages=tuple(package.name for package in request.environment.packages),
         python_version=request.environment.python_version,
         timeout=request.config.timeout,
+        image=prepared.image_identity,
+        job_folder=prepared.job_folder,
         tags=request.config.tags,
     )
 

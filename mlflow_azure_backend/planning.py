@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from mlflow_azure_backend.config import BackendConfig, LoadedConfig, load_config
+from mlflow_azure_backend.config import BackendConfig, Environment, LoadedConfig, TargetName, load_config
+from mlflow_azure_backend.environment import image_lock
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
@@ -111,10 +112,10 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
     cache = cache_home(environ)
     with story.phase("snapshot") as line:
         source, loaded = _project_and_config(order, checkout, environ)
-        target = loaded.config.target
+        project = load_project(source.folder)
+        target = _target(loaded, project)
         loaded = loaded.for_target(target)
         story.header(_PLACES.get(target) or str(loaded.config.compute))
-        project = load_project(source.folder)
         entry_point = find_entry_point(project, order.entry_point)
         arguments = bind_parameters(
             entry_point,
@@ -128,8 +129,8 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
         if snapshot.left_out:
             line.details.append(("left out", _left_out(snapshot.left_out)))
     with story.phase("environment") as line:
-        wanted = _wanted_environment(project, loaded)
-        foreseen = _look_ahead(order, entry_point, arguments, snapshot, wanted, loaded.config, environ, project)
+        wanted = _wanted_environment(project, loaded, target)
+        foreseen = _look_ahead(order, entry_point, arguments, snapshot, wanted, loaded.config, target, environ, project)
         refuse(foreseen)
         environment = _environment(order, wanted, cache, line)
         line.summary = _environment_text(environment, cache)
@@ -150,6 +151,7 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
             *map(str, foreseen),
             *_notes_on_repeat(order, environment),
         ),
+        docker=project.environment.docker,
     )
 
 
@@ -192,9 +194,17 @@ def describe(request: JobRequest) -> dict[str, Any]:
             "python": request.environment.python_version,
             "packages": {package.name: package.version for package in request.environment.packages},
         },
+        "image": _image(request),
         "config": request.config.model_dump(mode="json", exclude_unset=True),
         "notes": list(request.notes),
     }
+
+
+def _image(request: JobRequest) -> dict[str, Any] | None:
+    """The container's image; None for jobs without a container, and for one that is built from the environment."""
+    if request.environment.image is None:
+        return None
+    return {"name": request.environment.image, "content": image_lock.content_of(request.environment)}
 
 
 def counted(number: int, noun: str) -> str:
@@ -245,6 +255,11 @@ def _as_pattern(path: str) -> str:
 def _environment(order: Order, wanted: EnvironmentSpec, cache: Path, line: PhaseLine) -> EnvironmentLock:
     if order.repeats is not None:
         return order.repeats.lock_for(wanted)
+    if wanted.image is not None:
+        from mlflow_azure_backend.containers.images import find_image
+
+        found = find_image(wanted.image)
+        return image_lock.image_lock(wanted.image, None if found is None else found.identity)
     if wanted.kind == "current" and order.current is not None:
         return order.current
     return resolve(wanted, cache=cache, on_progress=line.progress)
@@ -257,13 +272,14 @@ def _look_ahead(
     snapshot: Snapshot,
     wanted: EnvironmentSpec,
     config: BackendConfig,
+    target: str,
     environ: Mapping[str, str],
     project: ProjectSpec,
 ) -> tuple[Finding, ...]:
     """What is wrong with the run already. A repetition has run before, and has another Python than is known here."""
     if order.repeats is not None:
         return ()
-    is_here = config.target == "local"
+    is_here = target == "local"
     site = Site(project.folder.absolute(), None if is_here and config.workdir != "snapshot" else snapshot, is_here)
     if is_here and order.current is None:
         site = local_site(site.folder, site.snapshot, wanted, environ, config.environment_variables)
@@ -295,6 +311,9 @@ def _left_out(left_out: tuple[LeftOut, ...]) -> str:
 
 
 def _environment_text(environment: EnvironmentLock, cache: Path) -> str:
+    if environment.image is not None:
+        here = image_lock.content_of(environment) is not None
+        return f"image {environment.image}, {'here' if here else 'to be pulled'}"
     version = environment.python_version
     python = "no python" if version is None else f"python {'.'.join(version.split('.')[:2])}"
     state = "cached" if find_prefix(environment, cache=cache) is not None else "to be built"
@@ -303,13 +322,24 @@ def _environment_text(environment: EnvironmentLock, cache: Path) -> str:
     return f"{python}, {counted(len(environment.packages), 'package')}, {state}"
 
 
-def _wanted_environment(project: ProjectSpec, loaded: LoadedConfig) -> EnvironmentSpec:
+def _target(loaded: LoadedConfig, project: ProjectSpec) -> TargetName:
+    """Where it runs: a project that brings an image runs in a container unless the user says otherwise."""
+    config = loaded.config
+    chosen = {"compute", "environment"} & config.model_fields_set
+    return "docker" if project.environment.docker is not None and not chosen else config.target
+
+
+def _wanted_environment(project: ProjectSpec, loaded: LoadedConfig, target: TargetName) -> EnvironmentSpec:
+    asked, docker = loaded.config.environment, project.environment.docker
+    image = docker.image if docker is not None else asked.image if isinstance(asked, Environment) else None
     return read_environment(
         project.environment.kind.value,
         project.environment.path,
         folder=project.folder,
         env_manager=loaded.mlflow.env_manager,
         current=loaded.config.environment == "current",
+        in_container=target == "docker",
+        image=image,
     )
 
 

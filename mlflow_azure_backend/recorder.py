@@ -29,6 +29,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
 from mlflow_azure_backend.diagnosis import Diagnosis, Evidence, diagnose
+from mlflow_azure_backend.environment.image_lock import image_named_in
 from mlflow_azure_backend.environment.lock import EnvironmentKind
 from mlflow_azure_backend.errors import JournalError, TrackingError
 from mlflow_azure_backend.files import fault_point
@@ -63,7 +64,12 @@ _CONNECT_SECONDS: Final = 5.0
 _LOG_TAIL: Final = 64 * 1024
 _TIMEOUT_SECONDS: Final = 10
 _RETRIES: Final = 2
-_MANAGERS: Final[Mapping[EnvironmentKind, str]] = {"current": "local", "python": "uv", "conda": "conda"}
+_MANAGERS: Final[Mapping[EnvironmentKind, str]] = {
+    "current": "local",
+    "python": "uv",
+    "conda": "conda",
+    "image": "docker",
+}
 """The environment managers in MLflow's words."""
 
 
@@ -324,13 +330,14 @@ def _diagnose(run: RunFolder, record: RunRecord, state: JobState) -> Diagnosis |
     if state.status is not JobStatus.FAILED:
         return None
     outcome = run.read_json(run.paths.outcome) or {}
+    container = run.read_json(run.paths.container) or {}
     manifest = run.read_json(run.paths.manifest) or {}
     evidence = Evidence(
         exit_code=state.exit_code,
         signal=state.signal,
         reason=state.reason.value if state.reason is not None else "",
         message=state.message,
-        log_tail=_tail(run.paths.log),
+        log_tail=_tail(run.paths.log, record),
         project_folder=record.work_folder or Path("/"),
         left_out=lambda path: rule_for(manifest, path),
         python_version=record.python_version,
@@ -339,10 +346,13 @@ def _diagnose(run: RunFolder, record: RunRecord, state: JobState) -> Diagnosis |
         entry_point=record.entry_point,
         parameters=record.parameters,
         tracking_uri=without_credentials(record.tracking.uri),
-        oom=outcome.get("oom"),
+        oom=container.get("oom", outcome.get("oom")),
         max_rss=outcome.get("max_rss"),
         timeout=record.timeout,
         working_folder_is_snapshot=record.work_folder in record.owned_folders,
+        image=image_named_in(record.environment_lock[1]),
+        memory_limit=container.get("memory_limit"),
+        memory_peak=container.get("memory_peak"),
     )
     return diagnose(evidence)
 
@@ -360,6 +370,8 @@ def _creation_tags(request: JobRequest, record: RunRecord) -> dict[str, str]:
         TAG + "snapshot": request.snapshot.content_hash,
         TAG + "environment": request.environment.key,
     }
+    if record.image is not None:
+        tags[TAG + "image"] = record.image
     git = request.source.git
     if git is not None:
         tags["mlflow.source.git.commit"] = git.commit
@@ -389,13 +401,17 @@ def _artifacts_of(record: RunRecord) -> ArtifactRepository:
     return get_artifact_repository(uri)
 
 
-def _tail(path: Path) -> bytes:
+def _tail(path: Path, record: RunRecord) -> bytes:
+    """The log's end; the job's own folder as it is called on this machine, where its files can be looked at."""
     try:
         with path.open("rb") as stream:
             stream.seek(max(0, path.stat().st_size - _LOG_TAIL))
-            return stream.read()
+            tail = stream.read()
     except OSError:
         return b""
+    if record.job_folder is None or record.work_folder is None:
+        return tail
+    return tail.replace(record.job_folder.encode(), os.fsencode(record.work_folder))
 
 
 def _is_proxied(scheme: str, host: str) -> bool:

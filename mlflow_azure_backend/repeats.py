@@ -101,8 +101,12 @@ class Repeat:
 
 def record_order(request: JobRequest, given: Mapping[str, object]) -> RecordedOrder:
     """What is to be kept of a request; ``given`` are the parameters that the user gave."""
-    config = {"compute": "local", **request.config.model_dump(mode="json", exclude_unset=True)}
+    config = {"compute": request.target, **request.config.model_dump(mode="json", exclude_unset=True)}
     kept = {key: value for key, value in config.items() if key not in ("submission_id", "detach", "profile")}
+    if request.options.docker_args:
+        kept["DOCKER_ARGS"] = dict(request.options.docker_args)
+    if request.options.build_image:
+        kept["build_image"] = True
     paths = [argument for argument in request.arguments if argument.type is ParameterType.PATH]
     names = {str(name) for name in given}
     return RecordedOrder(

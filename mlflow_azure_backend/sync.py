@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 
-from mlflow_azure_backend.compute import target_named
+from mlflow_azure_backend.compute import TARGETS, target_named
 from mlflow_azure_backend.errors import BackendError, TrackingError
-from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord
+from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord, state_home
 
 
 def sync(journal: Journal) -> Iterator[str]:
@@ -19,6 +21,8 @@ def sync(journal: Journal) -> Iterator[str]:
         JournalError: The state folder cannot be read.
     """
     yield from _sync(journal, patient=True)
+    for name in TARGETS:
+        yield from target_named(name).sweep(journal)
 
 
 def sync_silently(journal: Journal) -> None:
@@ -47,6 +51,21 @@ def _sync(journal: Journal, *, patient: bool) -> Iterator[str]:
             for held in (lease, claim):
                 if held is not None:
                     held.release()
+
+
+def main(arguments: list[str]) -> int:
+    """End one run whose client is gone: ``python -m mlflow_azure_backend.sync KEY``.
+
+    What the supervisor starts for jobs whose target has more to clear away than ``recorder.main`` knows of.
+    """
+    run = RunFolder(state_home(os.environ), arguments[0])
+    lease = run.try_lease()
+    if lease is None:
+        return 0
+    away: set[str] = set()
+    for line in _settle(run, away):
+        print(line)  # noqa: T201 - into recorder.log
+    return 1 if away else 0
 
 
 def _settle(run: RunFolder, away: set[str]) -> Iterator[str]:
@@ -85,3 +104,7 @@ def _end(run: RunFolder, record: RunRecord, away: set[str]) -> Iterator[str]:
     else:
         away.add(record.tracking.uri)
         yield f"run {record.run_id} is not delivered: {ending.undelivered}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

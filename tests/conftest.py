@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 Write = Callable[[Mapping[str, str]], Path]
+
+LEFT_OUT = pytest.StashKey[int]()
+"""How many tests were left out for want of a docker engine."""
 
 FAULT_SEED = "MLFLOW_AZURE_FAULT_SEED"
 """``all``, or the seed of the tenth of the fault matrix (``tests/faults``) that this run takes."""
@@ -27,6 +34,54 @@ def pytest_report_header() -> str:
     """Say how to draw the same cases again."""
     seed = os.environ[FAULT_SEED]
     return f"fault matrix: {'all of it' if seed == 'all' else 'a tenth of it'}, {FAULT_SEED}={seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a docker engine its tests are left out, and counted aloud; in CI that is an error."""
+    left_out = [item for item in items if item.get_closest_marker("docker") is not None]
+    if not left_out or subprocess.run(["docker", "version"], capture_output=True).returncode == 0:
+        return
+    if os.environ.get("CI") == "true":
+        raise pytest.UsageError(f"{len(left_out)} tests need a docker engine, and none answers")
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[LEFT_OUT] = len(left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was not tested."""
+    if LEFT_OUT in config.stash:
+        line = (
+            f"{config.stash[LEFT_OUT]} tests need a docker engine and were left out: start it, or `make test CI=true`"
+        )
+        terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture(scope="session")
+def base_image() -> str:
+    """A docker image with the Python that runs the tests, without its packages; made when its ingredients change."""
+    tool = Path(__file__).parent.parent / "tools" / "base-image"
+    python = Path(sys.executable).resolve()
+    ingredients = (tool.read_text(), str(python), sys.version, str(python.stat().st_mtime_ns))
+    name = f"mlflow-azure-test:{hashlib.sha256(repr(ingredients).encode()).hexdigest()[:12]}"
+    # The tests' processes make it once between them.
+    with (Path(tempfile.gettempdir()) / f"{name.replace(':', '-')}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode != 0:
+            subprocess.run([sys.executable, str(tool), name], check=True)
+    return name
+
+
+@pytest.fixture(scope="session")
+def own_python_in_docker(base_image: str) -> dict[str, Any]:
+    """A ``backend_config`` that runs a project in a container with the very packages of this Python."""
+    folders = [*dict.fromkeys((sys.prefix, str(Path(__file__).parent.parent)))]
+    return {
+        "compute": "docker",
+        "environment": {"image": base_image},
+        "resources": {"docker_args": [word for folder in folders for word in ("--volume", f"{folder}:{folder}:ro")]},
+        "environment_variables": {"PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"},
+    }
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 from mlflow_azure_backend.config import BackendConfig, MlflowOptions
 from mlflow_azure_backend.errors import ConfigError
 from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob
-from mlflow_azure_backend.journal import RunFolder
+from mlflow_azure_backend.journal import Journal, RunFolder
 from mlflow_azure_backend.status import JobState
 
 Progress = Callable[[str], None]
@@ -110,6 +110,10 @@ class ComputeTarget(ABC):
     @abstractmethod
     def release(self, handle: JobHandle) -> None:
         """Forget what this client holds of the job (descriptors, connections). A detached job goes on."""
+
+    def sweep(self, journal: Journal) -> Iterator[str]:  # noqa: ARG002 - most targets leave nothing
+        """Remove what ended jobs could not remove themselves; a line for each thing that stays."""
+        yield from ()
 
     def read(self, handle: JobHandle, offset: int, *, follow: bool) -> Iterator[bytes]:
         """The log from byte ``offset`` on, in pieces: what there is now, or (``follow``) until the job has ended."""

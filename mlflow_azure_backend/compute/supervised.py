@@ -73,6 +73,10 @@ class SupervisedTarget(ComputeTarget):
         """A supervised job is found by its folder in the journal."""
         return JobHandle(self.name, run_id, {"folder": str(run.paths.folder)})
 
+    def _folder(self, handle: JobHandle) -> RunFolder:
+        folder = Path(handle.details["folder"])
+        return RunFolder(folder.parent.parent, folder.name)
+
     def _supervise(self, run: RunFolder, record: RunRecord, order: dict[str, object], *, attached: bool) -> None:
         """Start the supervisor, which starts the command; return when the command runs or could not be started."""
         link = _start_supervisor(run, order, attached=attached)
@@ -81,7 +85,7 @@ class SupervisedTarget(ComputeTarget):
 
     def state(self, handle: JobHandle) -> JobState:
         """The outcome that the supervisor wrote; a supervisor that is gone without one has lost the job."""
-        run = _folder(handle)
+        run = self._folder(handle)
         outcome = run.outcome()
         if outcome is not None:
             return outcome
@@ -94,7 +98,7 @@ class SupervisedTarget(ComputeTarget):
         """From the log file; from the supervisor itself once the disk was full."""
         link = self._links.get(handle.name)
         try:
-            with _folder(handle).paths.log.open("rb") as stream:
+            with self._folder(handle).paths.log.open("rb") as stream:
                 size = os.fstat(stream.fileno()).st_size
                 if offset < size or link is None:
                     return os.pread(stream.fileno(), _CHUNK, offset)
@@ -114,7 +118,7 @@ class SupervisedTarget(ComputeTarget):
 
     def cancel(self, handle: JobHandle, *, at_once: bool = False) -> None:
         """Ask the supervisor for the end of the whole process tree."""
-        run = _folder(handle)
+        run = self._folder(handle)
         if run.outcome() is not None:
             return
         link = self._links.get(handle.name)
@@ -263,11 +267,6 @@ def _listen(link: _Link) -> None:
             return
         link.undiskable += link.unread[5 : 5 + length]
         del link.unread[: 5 + length]
-
-
-def _folder(handle: JobHandle) -> RunFolder:
-    folder = Path(handle.details["folder"])
-    return RunFolder(folder.parent.parent, folder.name)
 
 
 def _supervisor_lock(run: RunFolder) -> Path:

@@ -33,7 +33,6 @@ TargetName = Literal["local", "docker", "cluster"]
 """The three kinds of compute target."""
 
 ON_ALL: Final[JsonDict] = {"targets": ["local", "docker", "cluster"]}
-ON_LOCAL: Final[JsonDict] = {"targets": ["local"]}
 ON_DOCKER: Final[JsonDict] = {"targets": ["docker"]}
 ON_CLUSTER: Final[JsonDict] = {"targets": ["cluster"]}
 ON_CONTAINERS: Final[JsonDict] = {"targets": ["docker", "cluster"]}

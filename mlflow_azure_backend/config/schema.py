@@ -15,7 +15,6 @@ from mlflow_azure_backend.config.blocks import (
     ON_ALL,
     ON_CLUSTER,
     ON_CONTAINERS,
-    ON_LOCAL,
     Block,
     DataInput,
     DataOutput,
@@ -105,7 +104,9 @@ class BackendConfig(Block):
         json_schema_extra={**ON_ALL, "targets_of_values": {"current": ["local"], "azureml:": ["cluster"]}},
     )
     workdir: Literal["project", "snapshot"] = Field(
-        "project", description="Run in the project's folder, or in a copy of its snapshot.", json_schema_extra=ON_LOCAL
+        "project",
+        description="Run in the project's folder, or in a copy of its snapshot.",
+        json_schema_extra={**ON_ALL, "targets_of_values": {"project": ["local"]}},
     )
     resources: Resources = Field(
         default_factory=Resources,

@@ -209,6 +209,8 @@ def replace_line(case: Case, source: str) -> str:
 def add_requirement(evidence: Evidence, requirement: str) -> str:
     """The advice to add a distribution to the project's environment."""
     file = evidence.environment_file
+    if evidence.image is not None:
+        return f"add to the Dockerfile of {evidence.image}:  RUN python -m pip install {shlex.quote(requirement)}"
     if file is None:
         return f"install it into this environment:  python -m pip install {shlex.quote(requirement)}"
     if file.endswith((".yaml", ".yml")):

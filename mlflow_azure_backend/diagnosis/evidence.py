@@ -28,6 +28,9 @@ class Evidence:
         oom: Whether the kernel killed a process of the job for want of memory; None when nobody could tell.
         max_rss: The largest resident set that was seen, in bytes; None when nobody looked.
         timeout: The job's limit in seconds; None when it had none.
+        image: The container's image, when it brings the environment; None for any other environment.
+        memory_limit: Of the job's container, bytes; None when it had none.
+        memory_peak: The most memory that the job's container had, bytes; None when nobody could tell.
         working_folder_is_snapshot: Whether the job ran in a copy of the snapshot instead of the project itself.
     """
 
@@ -48,6 +51,16 @@ class Evidence:
     max_rss: int | None
     timeout: float | None
     working_folder_is_snapshot: bool
+    image: str | None = None
+    memory_limit: int | None = None
+    memory_peak: int | None = None
+
+    @property
+    def environment(self) -> str:
+        """What the user would call the job's environment."""
+        if self.image is not None:
+            return f"image {self.image}"
+        return self.environment_file or "this environment"
 
 
 @dataclass(frozen=True, slots=True)

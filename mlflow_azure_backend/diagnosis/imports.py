@@ -42,7 +42,7 @@ def no_mlflow(case: Case, _found: re.Match[str]) -> Finding | None:
     """The one package that every tracked project needs."""
     if not {"mlflow", "mlflow-skinny"}.isdisjoint(case.evidence.packages or ()):
         return None
-    where = case.evidence.environment_file or "this environment"
+    where = case.evidence.environment
     return Finding(f"{where} has no mlflow, which {case.place} imports", add_requirement(case.evidence, "mlflow"))
 
 
@@ -192,7 +192,7 @@ def _not_installed(case: Case, module: str) -> Finding:
         return Finding(f"this Python was built without its own module {module}", fix)
     distribution = distribution_of(module)
     where = (
-        "this environment" if evidence.environment_file is None else f"the environment of {evidence.environment_file}"
+        evidence.environment if evidence.environment_file is None else f"the environment of {evidence.environment_file}"
     )
     if distribution is None:
         return Finding(f"{where} has no module {module}", f"add the package that provides {module} to the environment")

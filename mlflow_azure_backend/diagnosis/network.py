@@ -65,7 +65,7 @@ def tracking_refused(case: Case, found: re.Match[str]) -> Finding:
 @on_error("mlflow.tracking.registry.UnsupportedModelRegistryStoreURIException", r"unsupported URI '(azureml://[^']*)'")
 def no_azureml_store(case: Case, _found: re.Match[str]) -> Finding:
     """MLflow knows ``azureml://`` only through a plugin."""
-    where = case.evidence.environment_file or "this environment"
+    where = case.evidence.environment
     fix = add_requirement(case.evidence, "mlflow-azure-backend")
     return Finding(f"{where} has no plugin for azureml:// tracking URIs", fix)
 

@@ -70,7 +70,9 @@ def ended_from_outside(case: Case) -> Finding | None:
             "the client that it was attached to died",
             f"let it go on without a client:  {set_config('detach', value=True)}",
         ),
-        TerminationReason.LOST.value: Finding("its supervisor or its machine died before the command ended"),
+        TerminationReason.LOST.value: Finding(
+            case.evidence.message or "its supervisor or its machine died before the command ended"
+        ),
     }
     return said.get(case.evidence.reason)
 
@@ -90,9 +92,19 @@ def out_of_memory(case: Case) -> Finding | None:
     lost_worker = case.error is not None and case.error.type.endswith(("BrokenProcessPool", "TerminatedWorkerError"))
     if _signal_of(case) != _SIGKILL and not lost_worker:
         return None
-    peak = case.evidence.max_rss
+    if case.evidence.memory_limit is not None:
+        return _over_the_limit(case, case.evidence.memory_limit)
+    peak = case.evidence.memory_peak or case.evidence.max_rss
     seen = "" if peak is None else f"; the most that was seen in one process is {_amount(peak)}"
     return Finding(f"out of memory: the kernel ended it{seen}", less_at_a_time(case))
+
+
+def _over_the_limit(case: Case, limit: int) -> Finding:
+    peak = case.evidence.memory_peak
+    seen = "" if peak is None else f", and it had {_amount(peak)} at the most"
+    more = set_config("resources", {"memory": f"{-(-limit * 2 // 2**20)}MiB"})
+    fix = "\n".join(filter(None, (less_at_a_time(case), f"allow more:  {more}")))
+    return Finding(f"out of memory: the container may have {_amount(limit)}{seen}", fix)
 
 
 @on_error("MemoryError numpy.core._exceptions._ArrayMemoryError numpy._core._exceptions._ArrayMemoryError", "")

@@ -14,13 +14,15 @@ from mlflow_azure_backend.environment.indexes import Sources
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EnvironmentKind = Literal["current", "python", "conda"]
-"""``current`` is the interpreter that MLflow runs in, ``python`` a virtual environment, ``conda`` a conda prefix."""
+EnvironmentKind = Literal["current", "python", "conda", "image"]
+"""``current`` is the interpreter that MLflow runs in, ``python`` a virtual environment, ``conda`` a conda prefix,
+``image`` a container image's own."""
 
 LOCK_FILES: Final[Mapping[EnvironmentKind, str]] = {
     "current": "requirements.txt",
     "python": "requirements.txt",
     "conda": "conda-lock.yml",
+    "image": "image.txt",
 }
 """What the text of a lock is called where it is logged."""
 
@@ -64,6 +66,7 @@ class EnvironmentLock:
             dates.
         identity: What of it decides whether two built environments are the same; None means all of the text. A
             conda-lock file holds other platforms too, and where packages lie, which changes nothing here.
+        image: The container image whose own environment it is; None for the other kinds.
         sources: Where an installation looks for the packages. Not part of the lock: hashes say what they are.
     """
 
@@ -74,6 +77,7 @@ class EnvironmentLock:
     packages: tuple[LockedPackage, ...]
     text: str
     identity: str | None = None
+    image: str | None = None
     sources: Sources = field(default_factory=Sources, repr=False, compare=False)
 
     @property

@@ -10,7 +10,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from mlflow_azure_backend.environment import python_lock
+from mlflow_azure_backend.environment import image_lock, python_lock
 from mlflow_azure_backend.environment.cache import (
     Progress,
     exclusive,
@@ -20,6 +20,7 @@ from mlflow_azure_backend.environment.cache import (
     write_sealed,
 )
 from mlflow_azure_backend.environment.indexes import read_machine
+from mlflow_azure_backend.environment.lock import LOCK_FILES
 from mlflow_azure_backend.environment.python_lock import current_lock
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 
@@ -48,6 +49,8 @@ def resolve(
     """
     if spec.kind == "current":
         return current_lock()
+    if spec.image is not None:
+        return image_lock.image_lock(spec.image, None)
     if spec.kind == "conda":
         raise EnvironmentUnavailable("conda environments are not on this target yet")
     machine = read_machine(os.environ)
@@ -75,6 +78,8 @@ def recorded_lock(name: str, text: str, spec: EnvironmentSpec) -> EnvironmentLoc
     Raises:
         EnvironmentUnavailable: It is no lock of ours, or was made for another kind of machine.
     """
+    if name == LOCK_FILES["image"]:
+        return image_lock.read_recorded(text)
     if name != "requirements.txt":
         raise EnvironmentUnavailable("the recorded environment is no lock of this version", where=name)
     return python_lock.read_recorded(text, spec, read_machine(os.environ))

@@ -95,6 +95,7 @@ class EnvironmentSpec:
         files: Every file that was read.
         notes: What was ignored or is not as MLflow does it, one line each, for the user.
         conda: What is wanted of conda; None for the other kinds.
+        image: The container image whose own environment is wanted; None for the other kinds.
     """
 
     kind: EnvironmentKind
@@ -109,6 +110,7 @@ class EnvironmentSpec:
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     conda: CondaSpec | None = None
+    image: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -121,13 +123,21 @@ class EnvironmentSpec:
             self.indexes.public(),
             self.options,
             self.prerelease,
+            *(() if self.image is None else (self.image,)),
             *(() if self.conda is None else self.conda.public()),
         ]
         return hashlib.sha256(json.dumps(wanted).encode("utf-8")).hexdigest()
 
 
 def read_environment(
-    kind: Declared, path: Path | None, *, folder: Path, env_manager: str | None, current: bool
+    kind: Declared,
+    path: Path | None,
+    *,
+    folder: Path,
+    env_manager: str | None,
+    current: bool,
+    in_container: bool = False,
+    image: str | None = None,
 ) -> EnvironmentSpec:
     """Read what the project wants.
 
@@ -137,6 +147,8 @@ def read_environment(
         folder: The project's folder.
         env_manager: ``--env-manager``; None means that the file decides.
         current: True when the configuration says ``environment: current``, which wins over everything.
+        in_container: True when it will run in a container, where this interpreter is not.
+        image: The container's image, by the project's ``docker_env`` or the configuration; None when nobody names one.
 
     Raises:
         EnvironmentUnavailable: the file is wrong, or this kind of environment cannot be had here.
@@ -147,8 +159,16 @@ def read_environment(
     if current:
         return EnvironmentSpec("current", folder)
     if kind == "docker_env":
-        step = 'set "environment": "current" in the backend config to run it in this interpreter'
-        raise EnvironmentUnavailable("docker_env is not on this target yet", next_step=step)
+        if in_container:
+            return EnvironmentSpec("image", folder, image=image)
+        step = 'set "compute": "docker" in the backend config, or "environment": "current" to use this interpreter'
+        raise EnvironmentUnavailable("a docker_env project runs in a container", next_step=step)
+    if in_container and (env_manager == "local" or (path is None and env_manager is None)):
+        if image is None:
+            what = "the project has no environment that a container could have"
+            step = 'name an image that has one: "environment": {"image": NAME}, or docker_env in MLproject'
+            raise EnvironmentUnavailable(what, next_step=step)
+        return EnvironmentSpec("image", folder, image=image)
     if env_manager == "local":
         return EnvironmentSpec("current", folder)
     if kind == "conda_env":

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from mlflow_azure_backend.submitted_run import AzureSubmittedRun
 
-TARGETS = ["local"]
+TARGETS = ["local", pytest.param("docker", marks=pytest.mark.docker)]
 Launch = Callable[..., AzureSubmittedRun]
 
 
@@ -24,13 +24,22 @@ def compute(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def launch(store: str, compute: str) -> Launch:
+def target_config(compute: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the target under test needs so that a project without an environment finds this one."""
+    if compute == "docker":
+        config: dict[str, Any] = request.getfixturevalue("own_python_in_docker")
+        return config
+    return {"compute": compute}
+
+
+@pytest.fixture
+def launch(store: str, target_config: dict[str, Any]) -> Launch:
     """``mlflow.projects.run`` with our backend on the target under test."""
 
     def run(folder: Path, config: Mapping[str, Any] | None = None, **options: Any) -> AzureSubmittedRun:
         options.setdefault("experiment_name", "contract")
         submitted = mlflow.projects.run(
-            str(folder), backend="azureml", backend_config={"compute": compute, **(config or {})}, **options
+            str(folder), backend="azureml", backend_config={**target_config, **(config or {})}, **options
         )
         assert isinstance(submitted, AzureSubmittedRun)
         return submitted

@@ -1,0 +1,179 @@
+"""A container on this machine: the snapshot's files in the project's image, under the same supervisor as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from mlflow_azure_backend.compute.base import Progress, resolve_secrets
+from mlflow_azure_backend.compute.supervised import (
+    GRACE_SECONDS,
+    SupervisedTarget,
+    job_environment,
+    own_environment,
+    recorded,
+)
+from mlflow_azure_backend.config import BackendConfig, MlflowOptions
+from mlflow_azure_backend.errors import BackendError, ConfigError, TargetError
+from mlflow_azure_backend.files import fault_point
+from mlflow_azure_backend.inputs import fetch_remote_paths
+from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob
+from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord
+from mlflow_azure_backend.project import render_command
+from mlflow_azure_backend.status import JobState
+
+if TYPE_CHECKING:
+    from mlflow_azure_backend.containers.engine import Engine
+    from mlflow_azure_backend.containers.images import Image
+
+_UNWATCHED: Final = {"reason": "lost", "message": "what watched the container was killed"}
+_REMOVAL_SECONDS: Final = 5.0
+"""Of the supervisor's grace, beyond the container's own: what its removal may take."""
+
+
+class DockerTarget(SupervisedTarget):
+    """Jobs as containers of this machine's docker engine. What speaks to it is imported when a job needs it."""
+
+    name: ClassVar[str] = "docker"
+
+    def check(self, config: BackendConfig, options: MlflowOptions) -> None:
+        """Refuse arguments that a container cannot have, secrets that are not there, and an engine that is not."""
+        from mlflow_azure_backend.containers.arguments import read_arguments
+        from mlflow_azure_backend.containers.engine import connect
+
+        resolve_secrets(config, os.environ)
+        read_arguments(options.docker_args, config.resources.docker_args)
+        with connect():
+            pass
+
+    def prepare(self, request: JobRequest, progress: Progress) -> PreparedJob:
+        """Get or build the image, and download remote ``path`` parameters."""
+        from mlflow_azure_backend.containers.engine import connect
+        from mlflow_azure_backend.containers.mounts import CODE, path_arguments, place_of
+
+        started = time.monotonic()
+        copied_variables(request, os.environ)
+        with connect() as engine:
+            image, hit = _image(engine, request, progress)
+        seconds = time.monotonic() - started
+        fetched = fetch_remote_paths(request.arguments, request.options.storage_dir, progress)
+        paths = path_arguments(request.arguments, fetched)
+        places = {name: place_of(name, path) for name, path in paths.items()}
+        command = render_command(request.entry_point, request.arguments, places)
+        inputs = {places[name]: path for name, path in paths.items()}
+        return PreparedJob(
+            command, {}, hit, seconds, image=image.id, image_identity=image.identity, job_folder=CODE, inputs=inputs
+        )
+
+    def submit(self, request: JobRequest, prepared: PreparedJob, run: RunFolder, *, attached: bool) -> None:
+        """Create the container, and start the supervisor of the attendant that starts it."""
+        from mlflow_azure_backend.containers import attendant
+        from mlflow_azure_backend.containers.engine import connect
+        from mlflow_azure_backend.containers.making import create_container, job_variables
+
+        record = recorded(run)
+        variables = job_variables(record, copied_variables(request, os.environ), os.environ)
+        environment = job_environment(request, variables, record)
+        with connect() as engine:
+            name = create_container(engine, request, prepared, run, record)
+            fault_point("docker.after_create")
+            order = {
+                "argv": [
+                    sys.executable,
+                    *("-I", "-S", str(attendant.__file__), engine.address, name, str(GRACE_SECONDS)),
+                ],
+                "cwd": str(run.paths.folder),
+                "env": {
+                    **{attendant.PREFIX + variable: value for variable, value in environment.items()},
+                    attendant.COMMAND: prepared.command,
+                },
+                "grace": GRACE_SECONDS + _REMOVAL_SECONDS,
+                "timeout": record.timeout,
+                "on_end": [sys.executable, "-m", "mlflow_azure_backend.sync", run.key],
+                "on_end_env": own_environment(run),
+            }
+            try:
+                self._supervise(run, record, order, attached=attached)
+            except TargetError:
+                self._clean_up(run, record)
+                raise
+
+    def state(self, handle: JobHandle) -> JobState:
+        """As the supervisor wrote it; what a killed attendant left running is removed first."""
+        state = super().state(handle)
+        run = self._folder(handle)
+        if state.status.is_final and run.container_marker(handle.name).exists():
+            record = run.record()
+            if record is not None:
+                self._clean_up(run, record)
+            return run.outcome() or state
+        return state
+
+    def sweep(self, journal: Journal) -> Iterator[str]:
+        """Remove the containers of ended jobs that could not be removed when they ended."""
+        for run_id in journal.containers():
+            try:
+                run = journal.find(run_id)
+            except BackendError:  # the submission was discarded
+                run = None
+            if run is not None and run.outcome() is None and run.handle() is not None:
+                continue
+            try:
+                _remove(run_id)
+            except TargetError as error:
+                yield f"the container of run {run_id} may still be there: {error}"
+                return
+            journal.forget_container(run_id)
+
+    def _clean_up(self, run: RunFolder, record: RunRecord) -> None:
+        run_id = str(record.run_id)
+        if not run.container_marker(run_id).exists():
+            return
+        with contextlib.suppress(TargetError):  # the marker stays, and ``sync`` tries again
+            _remove(run_id)
+            if not run.paths.container.exists():
+                run.write_json(run.paths.container, _UNWATCHED)
+            run.container_marker(run_id).unlink(missing_ok=True)
+
+
+def copied_variables(request: JobRequest, environ: Mapping[str, str]) -> dict[str, str]:
+    """What ``docker_env`` and the docker arguments set, or copy from the client's environment.
+
+    Raises:
+        ConfigError: A variable that is to be copied is not set; names all of them.
+    """
+    from mlflow_azure_backend.containers.arguments import read_arguments
+
+    asked = read_arguments(request.options.docker_args, request.config.resources.docker_args).variables
+    declared = {} if request.docker is None else dict(request.docker.environment)
+    wanted = {**declared, **asked}
+    if missing := sorted(name for name, value in wanted.items() if value is None and name not in environ):
+        raise ConfigError(
+            f"{', '.join(missing)} is not set in this environment, and the container is to have its value",
+            where="docker_env.environment" if missing[0] in declared else "docker arguments",
+            next_step=f"export {missing[0]}=…",
+        )
+    return {name: environ[name] if value is None else value for name, value in wanted.items()}
+
+
+def _image(engine: Engine, request: JobRequest, progress: Progress) -> tuple[Image, bool]:
+    """The image to run, and whether it was there already."""
+    from mlflow_azure_backend.containers.images import ensure_image, image_here
+
+    name = request.environment.image
+    if name is None:
+        raise TargetError("built environments are not on this target yet")
+    hit = image_here(engine, name) is not None
+    return ensure_image(engine, name, auth=request.options.docker_auth, progress=progress), hit
+
+
+def _remove(run_id: str) -> None:
+    from mlflow_azure_backend.containers.engine import connect
+    from mlflow_azure_backend.containers.making import remove_containers
+
+    with connect() as engine:
+        remove_containers(engine, run_id)
