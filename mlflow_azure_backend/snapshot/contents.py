@@ -61,20 +61,21 @@ class _Changed(Exception):
     """The file was written to while it was read; never seen outside."""
 
 
-def read_file(path: str, location: str, *, search: bool = False) -> Content:
-    """Read and hash a file, once more if it changes meanwhile.
+def read_file(path: str, location: str, *, known: FileStatus | None = None, search: bool = False) -> Content:
+    """Read and hash a file, again if it changes meanwhile.
 
     Args:
         path: What the user is told.
         location: Where it is.
+        known: Its status a moment ago, so that the system need not be asked again; None to ask.
         search: Look for credentials.
 
     Raises:
-        SnapshotError: It cannot be read, or it changed both times.
+        SnapshotError: It cannot be read, or it changed each time.
     """
-    for _ in range(2):
+    for status in (known, None, None):
         try:
-            return _read_once(location, search=search)
+            return _read_once(location, status, search=search)
         except _Changed:
             continue
         except OSError as error:
@@ -82,31 +83,32 @@ def read_file(path: str, location: str, *, search: bool = False) -> Content:
     raise changed(path)
 
 
-def _read_once(location: str, *, search: bool) -> Content:
+def _read_once(location: str, known: FileStatus | None, *, search: bool) -> Content:
     key_material = _new_search() if search else None
     descriptor = os.open(location, READ)
     try:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
+        before = known or file_status(os.fstat(descriptor))
+        size, mode = before[0], before[4]
+        if not stat.S_ISREG(mode):
             raise _Changed
-        data = os.read(descriptor, min(before.st_size + 1, BLOCK))
+        data = os.read(descriptor, min(size + 1, BLOCK))
         digest = hashlib.sha256(data)
-        size = len(data)
+        read = len(data)
         if key_material is not None:
             key_material.look_at(data)
-        if before.st_size >= BLOCK:
+        if size >= BLOCK:
             for block in iter(lambda: os.read(descriptor, BLOCK), b""):
                 digest.update(block)
-                size += len(block)
+                read += len(block)
                 if key_material is not None:
                     key_material.look_at(block)
-        after = os.fstat(descriptor)
+        after = file_status(os.fstat(descriptor))
     finally:
         os.close(descriptor)
-    if (size, before.st_size, before.st_mtime_ns) != (after.st_size, after.st_size, after.st_mtime_ns):
+    if read != size or after != before:
         raise _Changed
     finding = None if key_material is None else key_material.finding
-    return Content(file_status(before), digest.hexdigest(), data if size < BLOCK else None, finding)
+    return Content(before, digest.hexdigest(), data if size < BLOCK else None, finding)
 
 
 def _new_search() -> KeyMaterialSearch:

@@ -95,9 +95,10 @@ class _Reading:
         unchanged = self._known.all_unchanged(statuses)
         if unchanged is not None:
             identity, hashes = unchanged
-            return list(map(_file, statuses, statuses.values(), hashes)), identity
+            sizes = [status[0] for status in statuses.values()]
+            return list(map(SnapshotFile, statuses, sizes, hashes, map(is_executable, statuses.values()))), identity
         return self._finish(
-            [self._known_file(path, status) or self._read(path)[0] for path, status in statuses.items()]
+            [self._known_file(path, status) or self._read(path, status)[0] for path, status in statuses.items()]
         )
 
     def pack_files(self, archive: ArchiveWriter) -> tuple[list[SnapshotFile], str]:
@@ -107,7 +108,7 @@ class _Reading:
             data: bytes | None = None
             file = self._known_file(path, status) if status[0] >= BLOCK else None
             if file is None:
-                file, data = self._read(path)
+                file, data = self._read(path, status)
             _append(archive, file, data, self._listing.location(path))
             files.append(file)
         return self._finish(files)
@@ -116,8 +117,8 @@ class _Reading:
         sha256 = self._known.sha256(path, status)
         return None if sha256 is None else _file(path, status, sha256)
 
-    def _read(self, path: str) -> tuple[SnapshotFile, bytes | None]:
-        content = read_file(path, self._listing.location(path), search=self._search)
+    def _read(self, path: str, known: FileStatus) -> tuple[SnapshotFile, bytes | None]:
+        content = read_file(path, self._listing.location(path), known=known, search=self._search)
         if content.finding is None:
             self._known.keep(path, content.status, content.sha256)
         elif not self._listing.allows(path):
