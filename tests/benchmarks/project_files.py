@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -115,10 +116,16 @@ def _floor(bench: Bench) -> str:
         for path in _files(tree):
             hashlib.sha256(path.read_bytes()).hexdigest()
 
-    listing = seconds(lambda: list_files(tree, RULES))
+    def look() -> None:
+        for folder, folders, files in os.walk(tree):
+            folders[:] = [name for name in folders if name != ".git"]
+            for name in files:
+                os.lstat(f"{folder}/{name}")
+
     return (
-        f"A plain SHA-256 walk without any rule takes {seconds(walk) / theirs:.2f} of the peer's time, and our listing "
-        f"alone {listing / theirs:.3f}."
+        f"Of the peer's time, a plain SHA-256 walk without any rule takes {seconds(walk) / theirs:.2f}, our listing by "
+        f"the rules {seconds(lambda: list_files(tree, RULES)) / theirs:.3f}, and a plain walk that only looks at each "
+        f"file's status {seconds(look) / theirs:.3f}."
     )
 
 

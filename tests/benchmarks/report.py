@@ -1,4 +1,5 @@
-"""``docs/benchmarks.md``: one line for each goal; a line that was not measured this time keeps what it said."""
+"""``docs/benchmarks.md``: one line for each goal; a line that was not measured this time keeps what it said, its reason
+and its machine too."""
 
 from __future__ import annotations
 
@@ -32,11 +33,18 @@ _TABLE: Final = """\
 """
 
 
-def update(results: Iterable[Result], page: Path = PAGE) -> None:
-    """Replace the lines of what was measured."""
-    lines, reasons = _read(page)
+def update(results: Iterable[Result], load: float, page: Path = PAGE) -> None:
+    """Replace the lines of what was measured.
+
+    Args:
+        results: What was measured.
+        load: The machine's load average before the first of them: what others did meanwhile.
+        page: The file.
+    """
+    lines, reasons, machines = _read(page)
     for result in results:
         lines[result.id] = line_of(result)
+        machines[result.id] = _machine(load)
         reasons.pop(result.id, None)
         if result.verdict != "met" and result.why is not None:
             reasons[result.id] = f"- **{result.id}** {result.why()}"
@@ -44,7 +52,11 @@ def update(results: Iterable[Result], page: Path = PAGE) -> None:
     table = "".join(f"{lines[each]}\n" for each in ids)
     missed = "".join(f"{reasons[each]}\n" for each in ids if each in reasons)
     said = f"\n## Not met, and why\n\n{missed}" if missed else ""
-    page.write_text(f"{_HEAD}{_TABLE}{table}{said}\n{_machine()}\n", encoding="utf-8")
+    measured = "".join(
+        f"- {', '.join(each for each in ids if machines.get(each) == machine)}: {machine}\n"
+        for machine in dict.fromkeys(machines[each] for each in ids if each in machines)
+    )
+    page.write_text(f"{_HEAD}{_TABLE}{table}{said}\n## Measured on\n\n{measured}", encoding="utf-8")
 
 
 def line_of(result: Result) -> str:
@@ -65,11 +77,16 @@ def line_of(result: Result) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _read(page: Path) -> tuple[dict[str, str], dict[str, str]]:
+def _read(page: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Lines, reasons and machines by id."""
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    lines = {match[1]: match[0] for match in re.finditer(r"^\| (P\w[\w/ .-]*?) \| .*\|$", text, re.MULTILINE)}
+    lines = {
+        match[1]: match[0] for match in re.finditer(r"^\| (P\w[\w/ .-]*?|list|status) \| .*\|$", text, re.MULTILINE)
+    }
     reasons = {match[1]: match[0] for match in re.finditer(r"^- \*\*(.+?)\*\* .*$", text, re.MULTILINE)}
-    return lines, reasons
+    measured = re.finditer(r"^- (?!\*)(.+?): (\d{4}-.*)$", text, re.MULTILINE)
+    machines = {identity: match[2] for match in measured for identity in match[1].split(", ")}
+    return lines, reasons, machines
 
 
 def _order(identity: str) -> tuple[int, str]:
@@ -77,7 +94,7 @@ def _order(identity: str) -> tuple[int, str]:
     return (int(number[1]) if number else 1000, identity)
 
 
-def _machine() -> str:
+def _machine(load: float) -> str:
     names = re.findall(r"^model name\s*: (.*)$", _text("/proc/cpuinfo"), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+)", _text("/proc/meminfo"), re.MULTILINE)
     parts = [
@@ -88,7 +105,7 @@ def _machine() -> str:
         *(f"{name} {version(name)}" for name in ("mlflow", "azure-ai-ml")),
     ]
     day = datetime.now(timezone.utc).date().isoformat()
-    return f"Last measured {day}: {', '.join(part for part in parts if part)}."
+    return f"{day}, {', '.join(part for part in parts if part)}, load {load:.1f} before"
 
 
 def _text(path: str) -> str:
