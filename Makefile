@@ -15,7 +15,8 @@ setup: $(READY)
 $(READY): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade uv
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --editable . --group dev
+	@# Compiled as pip does it: where PYTHONDONTWRITEBYTECODE is set, each process of the tests would compile MLflow again.
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --editable . --group dev
 	touch $@
 
 fix: $(READY)
