@@ -96,6 +96,7 @@ class PreparedJob:
         image_identity: What names that image best: ``NAME@sha256:…``, else its id.
         job_folder: Where the job will find its work folder; None when it is where it is on this machine.
         inputs: What the job reads, on this machine, by its place in the container.
+        notes: What the user should know of the making of the environment.
     """
 
     command: str
@@ -106,6 +107,7 @@ class PreparedJob:
     image_identity: str | None = None
     job_folder: str | None = None
     inputs: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,8 @@ def _prepare(target: ComputeTarget, request: JobRequest, console: Console) -> Pr
         prepared = target.prepare(request, line.progress)
         if not prepared.environment_hit:
             line.summary = counted(len(request.environment.packages), "package")
+    for note in prepared.notes:
+        console.note(note)
     return prepared
 
 

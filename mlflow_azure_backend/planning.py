@@ -331,7 +331,7 @@ def _target(loaded: LoadedConfig, project: ProjectSpec) -> TargetName:
 
 def _wanted_environment(project: ProjectSpec, loaded: LoadedConfig, target: TargetName) -> EnvironmentSpec:
     asked, docker = loaded.config.environment, project.environment.docker
-    image = docker.image if docker is not None else asked.image if isinstance(asked, Environment) else None
+    made = asked if isinstance(asked, Environment) else Environment()
     return read_environment(
         project.environment.kind.value,
         project.environment.path,
@@ -339,7 +339,9 @@ def _wanted_environment(project: ProjectSpec, loaded: LoadedConfig, target: Targ
         env_manager=loaded.mlflow.env_manager,
         current=loaded.config.environment == "current",
         in_container=target == "docker",
-        image=image,
+        image=docker.image if docker is not None else made.image,
+        channels=made.channels,
+        virtual_packages=made.virtual_packages,
     )
 
 

@@ -51,7 +51,7 @@ class LocalTarget(SupervisedTarget):
         paths = fetch_remote_paths(request.arguments, request.options.storage_dir, progress)
         command = render_command(request.entry_point, request.arguments, paths)
         variables = with_plugin(prefix.variables(inherited()), request.environment, cache=cache_home(os.environ))
-        return PreparedJob(command, variables, prefix.hit, seconds)
+        return PreparedJob(command, variables, prefix.hit, seconds, notes=prefix.notes)
 
     def submit(self, request: JobRequest, prepared: PreparedJob, run: RunFolder, *, attached: bool) -> None:
         """Start the supervisor, which starts the command; return when the command runs or could not be started."""

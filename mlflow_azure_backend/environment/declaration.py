@@ -58,18 +58,18 @@ def read_python_env(file: Path, shown: str) -> Declaration:
     Raises:
         EnvironmentUnavailable: it is missing, no YAML, or says what python_env.yaml cannot say.
     """
-    entries = _entries(file, shown)
+    entries, _ = read_entries(file, shown)
     for key, node in entries.items():
         if key not in _PYTHON_ENV_KEYS:
             close = difflib.get_close_matches(key, _PYTHON_ENV_KEYS, n=1)
             step = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(_PYTHON_ENV_KEYS)}"
-            raise _wrong(shown, node, f"unknown key '{key}'", step)
+            raise wrong(shown, node, f"unknown key '{key}'", step)
     python, python_origin, notes = _python(entries.get("python"), shown)
     lines = [
         line
         for key in ("build_dependencies", "dependencies")
-        for item in _items(entries.get(key), shown, key)
-        for line in _text_lines(item, shown, key)
+        for item in read_items(entries.get(key), shown, key)
+        for line in text_lines(item, shown, key)
     ]
     return Declaration(python, python_origin, tuple(lines), notes)
 
@@ -80,16 +80,16 @@ def read_conda_env_as_python(file: Path, shown: str) -> Declaration:
     Raises:
         EnvironmentUnavailable: it is missing, no YAML, or no conda environment file.
     """
-    entries = _entries(file, shown)
+    entries, _ = read_entries(file, shown)
     python: str | None = None
     python_origin: str | None = None
     lines: list[tuple[int, str]] = []
     dropped: list[str] = []
-    for item in _items(entries.get("dependencies"), shown, "dependencies"):
+    for item in read_items(entries.get("dependencies"), shown, "dependencies"):
         if isinstance(item, yaml.MappingNode):
             lines += _pip_section(item, shown)
             continue
-        spec = _text(item, shown, "dependencies")
+        spec = read_scalar(item, shown, "dependencies")
         match = _CONDA_SPEC.match(spec)
         name, version = (match["name"], (match["version"] or "").strip()) if match else (spec, "")
         if name == "python":
@@ -106,8 +106,12 @@ def read_conda_env_as_python(file: Path, shown: str) -> Declaration:
     return Declaration(python, python_origin, tuple(lines), notes)
 
 
-def _entries(file: Path, shown: str) -> dict[str, yaml.Node]:
-    """The top-level mapping, its values still nodes that know their lines."""
+def read_entries(file: Path, shown: str) -> tuple[dict[str, yaml.Node], list[str]]:
+    """The top-level mapping, its values still nodes that know their lines, and the file's lines.
+
+    Raises:
+        EnvironmentUnavailable: it is missing, too large, empty, or no mapping in YAML.
+    """
     text = read_text(file, shown, largest=_LARGEST_FILE)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -120,59 +124,71 @@ def _entries(file: Path, shown: str) -> dict[str, yaml.Node]:
     if root is None:
         raise EnvironmentUnavailable("the file is empty", where=shown, next_step="list the packages, or remove it")
     if not isinstance(root, yaml.MappingNode):
-        raise _wrong(shown, root, "expected 'key: value' lines")
+        raise wrong(shown, root, "expected 'key: value' lines")
     entries: dict[str, yaml.Node] = {}
-    for key, value in root.value:
-        name = _text(key, shown, "the file")
+    for name, value in read_mapping(root, shown, "the file"):
         if name in entries:
-            raise _wrong(shown, key, f"'{name}' stands here twice", "keep one")
+            raise wrong(shown, value, f"'{name}' stands here twice", "keep one")
         entries[name] = value
-    return entries
+    return entries, text.split("\n")
+
+
+def read_mapping(node: yaml.Node | None, shown: str, key: str) -> Iterator[tuple[str, yaml.Node]]:
+    """The pairs of a mapping; none when it is empty."""
+    if node is None or node.tag == _NOTHING:
+        return
+    if not isinstance(node, yaml.MappingNode):
+        raise wrong(shown, node, f"{key} must be 'name: value' lines")
+    for name, value in node.value:
+        yield read_scalar(name, shown, key), value
 
 
 def _python(node: yaml.Node | None, shown: str) -> tuple[str | None, str | None, tuple[str, ...]]:
     if node is None or node.tag == _NOTHING:
         return None, None, ()
     if not isinstance(node, yaml.ScalarNode) or node.tag not in (_TEXT, *_NUMBERS):
-        raise _wrong(shown, node, "python must be a version", 'for example  python: "3.11"')
+        raise wrong(shown, node, "python must be a version", 'for example  python: "3.11"')
     origin = f"{shown}:{node.start_mark.line + 1}"
     note = f'{origin}: python: {node.value} is a number in YAML, which MLflow itself refuses; write "{node.value}"'
     return str(node.value).strip(), origin, (note,) if node.tag in _NUMBERS else ()
 
 
-def _items(node: yaml.Node | None, shown: str, key: str) -> list[yaml.Node]:
+def read_items(node: yaml.Node | None, shown: str, key: str) -> list[yaml.Node]:
+    """The entries of a list; none when it is empty."""
     if node is None or node.tag == _NOTHING:
         return []
     if not isinstance(node, yaml.SequenceNode):
-        raise _wrong(shown, node, f"{key} must be a list", f"put '- ' before each entry of {key}")
+        raise wrong(shown, node, f"{key} must be a list", f"put '- ' before each entry of {key}")
     return list(node.value)
 
 
-def _text(node: yaml.Node, shown: str, key: str) -> str:
+def read_scalar(node: yaml.Node, shown: str, key: str) -> str:
+    """An entry that is text."""
     if isinstance(node, yaml.ScalarNode) and node.tag == _TEXT:
         return str(node.value)
     if isinstance(node, yaml.MappingNode) and node.value and isinstance(node.value[0][0], yaml.ScalarNode):
         name = node.value[0][0].value
-        raise _wrong(shown, node, f"'{name}:' opens a mapping, but entries of {key} are text", f"write {name}==VERSION")
-    raise _wrong(shown, node, f"entries of {key} must be text", "put it in quotes")
+        raise wrong(shown, node, f"'{name}:' opens a mapping, but entries of {key} are text", f"write {name}==VERSION")
+    raise wrong(shown, node, f"entries of {key} must be text", "put it in quotes")
 
 
-def _text_lines(node: yaml.Node, shown: str, key: str) -> Iterator[tuple[int, str]]:
+def text_lines(node: yaml.Node, shown: str, key: str) -> Iterator[tuple[int, str]]:
+    """The lines of an entry with their numbers in the file."""
     first = node.start_mark.line + 1
     # A block scalar's text begins on the line after its `|`.
     first += isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
-    for offset, line in enumerate(_text(node, shown, key).splitlines()):
+    for offset, line in enumerate(read_scalar(node, shown, key).splitlines()):
         yield first + offset, line
 
 
 def _pip_section(node: yaml.MappingNode, shown: str) -> list[tuple[int, str]]:
     lines: list[tuple[int, str]] = []
     for key, value in node.value:
-        name = _text(key, shown, "dependencies")
+        name = read_scalar(key, shown, "dependencies")
         if name != "pip":
-            raise _wrong(shown, key, f"'{name}:' is not a section of dependencies", "the only one is pip:")
-        for item in _items(value, shown, "pip"):
-            lines += _text_lines(item, shown, "pip")
+            raise wrong(shown, key, f"'{name}:' is not a section of dependencies", "the only one is pip:")
+        for item in read_items(value, shown, "pip"):
+            lines += text_lines(item, shown, "pip")
     return lines
 
 
@@ -190,5 +206,6 @@ def _python_of_conda(version: str) -> str:
     return match[1] if match else version
 
 
-def _wrong(shown: str, node: yaml.Node, what: str, next_step: str | None = None) -> EnvironmentUnavailable:
+def wrong(shown: str, node: yaml.Node, what: str, next_step: str | None = None) -> EnvironmentUnavailable:
+    """An error at a node's line, to be raised."""
     return EnvironmentUnavailable(what, where=f"{shown}:{node.start_mark.line + 1}", next_step=next_step)

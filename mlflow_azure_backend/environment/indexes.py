@@ -20,6 +20,8 @@ from mlflow_azure_backend.errors import EnvironmentUnavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from mlflow_azure_backend.environment.conda.channels import Credentials
+
 # `ssh://git@host` names an account, not a secret; over https a lone name is often a token.
 _USERINFO: Final = re.compile(r"(?<=://)(?<!ssh://)[^/\s'\"`]+@|(?<=ssh://)[^/\s'\"`:]*:[^/\s'\"`]*@")
 _QUERY: Final = re.compile(r"(\w+://[^\s?'\"`]+)\?[^\s'\"`]+")
@@ -131,10 +133,12 @@ class Sources:
     Attributes:
         lines: For its standard input, before the requirements.
         variables: For its environment.
+        channels: What opens conda channels.
     """
 
     lines: tuple[str, ...] = field(default=(), repr=False)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    channels: tuple[Credentials, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mlflow_azure_backend.environment import image_lock, python_lock
 from mlflow_azure_backend.environment.cache import (
@@ -19,10 +19,9 @@ from mlflow_azure_backend.environment.cache import (
     read_sealed,
     write_sealed,
 )
-from mlflow_azure_backend.environment.indexes import read_machine
-from mlflow_azure_backend.environment.lock import LOCK_FILES
+from mlflow_azure_backend.environment.indexes import Machine, read_machine
+from mlflow_azure_backend.environment.lock import LOCK_FILES, EnvironmentKind
 from mlflow_azure_backend.environment.python_lock import current_lock
-from mlflow_azure_backend.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,10 +50,9 @@ def resolve(
         return current_lock()
     if spec.image is not None:
         return image_lock.image_lock(spec.image, None)
-    if spec.kind == "conda":
-        raise EnvironmentUnavailable("conda environments are not on this target yet")
     machine = read_machine(os.environ)
-    asked = "\n".join((spec.fingerprint, machine.fingerprint, *python_lock.question(spec)))
+    resolver = _resolver(spec.kind)
+    asked = "\n".join((spec.fingerprint, machine.fingerprint, *resolver.question(spec)))
     stored = cache / "locks" / hashlib.sha256(asked.encode("utf-8")).hexdigest()[:32]
     text = None if upgrade else read_sealed(stored)
     if text is None:
@@ -62,9 +60,9 @@ def resolve(
         with exclusive(stored.with_suffix(".lock"), on_progress):
             text = None if upgrade else read_sealed(stored)
             if text is None:
-                text = python_lock.solve(spec, machine, cache=cache, upgrade=upgrade, on_progress=on_progress)
+                text = resolver.solve(spec, machine, cache=cache, upgrade=upgrade, on_progress=on_progress)
                 write_sealed(stored, text)
-    return python_lock.read(text, spec, machine)
+    return resolver.read(text, spec, machine)
 
 
 def recorded_lock(name: str, text: str, spec: EnvironmentSpec) -> EnvironmentLock:
@@ -80,6 +78,27 @@ def recorded_lock(name: str, text: str, spec: EnvironmentSpec) -> EnvironmentLoc
     """
     if name == LOCK_FILES["image"]:
         return image_lock.read_recorded(text)
-    if name != "requirements.txt":
-        raise EnvironmentUnavailable("the recorded environment is no lock of this version", where=name)
-    return python_lock.read_recorded(text, spec, read_machine(os.environ))
+    kind: EnvironmentKind = "conda" if name == LOCK_FILES["conda"] else "python"
+    return _resolver(kind).read_recorded(text, spec, read_machine(os.environ))
+
+
+class _Resolver(Protocol):
+    """What a module that makes locks of one kind offers."""
+
+    def question(self, spec: EnvironmentSpec, /) -> tuple[str, ...]: ...
+
+    def solve(
+        self, spec: EnvironmentSpec, machine: Machine, *, cache: Path, upgrade: bool, on_progress: Progress
+    ) -> str: ...
+
+    def read(self, text: str, spec: EnvironmentSpec, machine: Machine) -> EnvironmentLock: ...
+
+    def read_recorded(self, text: str, spec: EnvironmentSpec, machine: Machine) -> EnvironmentLock: ...
+
+
+def _resolver(kind: EnvironmentKind) -> _Resolver:
+    if kind == "conda":
+        from mlflow_azure_backend.environment.conda import locking
+
+        return locking
+    return python_lock

@@ -14,11 +14,12 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from mlflow_azure_backend.environment.conda.channels import public_channel
 from mlflow_azure_backend.environment.indexes import Indexes
 from mlflow_azure_backend.errors import EnvironmentUnavailable
-from mlflow_azure_backend.redaction import without_credentials
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from mlflow_azure_backend.environment.lock import EnvironmentKind
@@ -28,7 +29,6 @@ Declared = Literal["none", "python_env", "conda_env", "docker_env"]
 """Which kind of environment file the project has, in MLproject's words."""
 
 _MANAGERS: Final = ("local", "virtualenv", "uv", "conda")
-_CURRENT_STEP: Final = "--env-manager local runs it in the current interpreter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class CondaSpec:
         """What a fingerprint is made of: no credentials."""
         return [
             [(line.spec, line.platforms) for line in self.requirements],
-            [without_credentials(channel) for channel in self.channels],
+            [public_channel(channel) for channel in self.channels],
             self.platforms,
             self.virtual_packages,
             self.variables,
@@ -138,6 +138,8 @@ def read_environment(
     current: bool,
     in_container: bool = False,
     image: str | None = None,
+    channels: Sequence[str] | None = None,
+    virtual_packages: Mapping[str, str] | None = None,
 ) -> EnvironmentSpec:
     """Read what the project wants.
 
@@ -149,6 +151,8 @@ def read_environment(
         current: True when the configuration says ``environment: current``, which wins over everything.
         in_container: True when it will run in a container, where this interpreter is not.
         image: The container's image, by the project's ``docker_env`` or the configuration; None when nobody names one.
+        channels: Conda channels in place of the file's; None means the file's.
+        virtual_packages: What conda's solver may count on besides what every machine has; None means nothing.
 
     Raises:
         EnvironmentUnavailable: the file is wrong, or this kind of environment cannot be had here.
@@ -172,7 +176,9 @@ def read_environment(
     if env_manager == "local":
         return EnvironmentSpec("current", folder)
     if kind == "conda_env":
-        return _conda(path, folder, env_manager)
+        if env_manager in ("virtualenv", "uv") or path is None:
+            return _python(path, folder, env_manager, conda=True)
+        return _conda(path, folder, channels, virtual_packages or {})
     if env_manager == "conda":
         what = "a python_env project cannot be run with conda"
         raise EnvironmentUnavailable(what, next_step="use --env-manager virtualenv, uv or local")
@@ -182,10 +188,29 @@ def read_environment(
     return _python(path, folder, env_manager)
 
 
-def _conda(path: Path | None, folder: Path, env_manager: str | None) -> EnvironmentSpec:
-    if env_manager in ("virtualenv", "uv"):
-        return _python(path, folder, env_manager, conda=True)
-    raise EnvironmentUnavailable("conda environments are not on this target yet", where=path, next_step=_CURRENT_STEP)
+def _conda(
+    path: Path, folder: Path, channels: Sequence[str] | None, virtual_packages: Mapping[str, str]
+) -> EnvironmentSpec:
+    from mlflow_azure_backend.environment.conda.file import read_conda_env
+    from mlflow_azure_backend.environment.conda.wanted import conda_spec
+    from mlflow_azure_backend.environment.requirements import read_requirements, shown_path
+
+    folder, path = folder.absolute(), path.absolute()
+    declared = read_conda_env(path, shown_path(path, folder))
+    found = read_requirements(declared.pip_lines or (), file=path, folder=folder, environ=os.environ)
+    wanted, notes = conda_spec(declared, shown_path(path, folder), channels, virtual_packages, os.environ)
+    return EnvironmentSpec(
+        kind="conda",
+        folder=folder,
+        requirements=tuple(found.lines),
+        constraints=tuple(found.constraints),
+        indexes=found.indexes,
+        options=tuple(found.options),
+        prerelease=found.prerelease,
+        files=tuple(found.files),
+        notes=(*declared.notes, *notes, *found.notes),
+        conda=wanted,
+    )
 
 
 def _python(path: Path | None, folder: Path, env_manager: str | None, *, conda: bool = False) -> EnvironmentSpec:

@@ -50,19 +50,25 @@ class Prefix:
         python: Its interpreter.
         hit: True when it was there already.
         seconds: What finding, waiting for or building it took.
+        notes: What the user should know of the building; empty when it was there already.
     """
 
     path: Path
     python: Path
     hit: bool
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment variables of a process that runs in it, as its ``activate`` would leave them.
 
         Args:
-            environ: What they start from. CONDA_PREFIX is left alone, as activation of a virtual environment does.
+            environ: What they start from. CONDA_PREFIX is left alone by a virtual environment, as its activation does.
         """
+        if (self.path / "conda-meta/history").is_file() and self.path != Path(sys.prefix):
+            from mlflow_azure_backend.environment.activation import activated
+
+            return activated(self.path, environ)
         changed = {name: value for name, value in environ.items() if name not in _GIVES_WAY}
         path, folder = environ.get("PATH", os.defpath), self.python.parent
         if Path(shutil.which("python", path=path) or "python").parent != folder:
@@ -101,13 +107,14 @@ def ensure_prefix(lock: EnvironmentLock, *, cache: Path, on_progress: Progress =
         return Prefix(Path(sys.prefix), Path(sys.executable), hit=True, seconds=0.0)
     path = _place(lock, cache)
     hit = find_prefix(lock, cache=cache) is not None
+    notes: tuple[str, ...] = ()
     if not hit:
         private_folder(path.parent)
         with exclusive(path.with_suffix(".lock"), on_progress) as descriptor:
             hit = _is_whole(path, lock)
             if not hit:
-                _build_or_remove(path, lock, descriptor, on_progress)
-    return Prefix(path, path / "bin/python", hit=hit, seconds=time.perf_counter() - begun)
+                notes = _build_or_remove(path, lock, descriptor, on_progress)
+    return Prefix(path, path / "bin/python", hit=hit, seconds=time.perf_counter() - begun, notes=notes)
 
 
 def _place(lock: EnvironmentLock, cache: Path) -> Path:
@@ -127,15 +134,16 @@ def _is_whole(path: Path, lock: EnvironmentLock) -> bool:
 
 def _marker(path: Path, lock: EnvironmentLock) -> str:
     """What makes a prefix valid: its key, its place (scripts carry it), and the very Python that it was built on."""
-    python = (path / "bin/python").stat()
+    # A conda environment need not have one; that it was built at all, its history says.
+    python = (path / ("conda-meta/history" if lock.python_version is None else "bin/python")).stat()
     return json.dumps({"key": lock.key, "path": str(path), "python": [python.st_size, python.st_mtime_ns]})
 
 
-def _build_or_remove(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> None:
+def _build_or_remove(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> tuple[str, ...]:
     try:
         _remove(path)
         try:
-            _build(path, lock, descriptor, on_progress)
+            return _build(path, lock, descriptor, on_progress)
         except BaseException:
             _remove(path)
             raise
@@ -143,7 +151,22 @@ def _build_or_remove(path: Path, lock: EnvironmentLock, descriptor: int, on_prog
         raise unusable(error, path) from None
 
 
-def _build(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> None:
+def _build(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> tuple[str, ...]:
+    notes: tuple[str, ...] = ()
+    if lock.kind == "conda":
+        from mlflow_azure_backend.environment.conda.building import build_conda
+
+        fault_point("environment.before_install")
+        notes = build_conda(path, lock, descriptor, on_progress)
+    else:
+        _build_python(path, lock, descriptor, on_progress)
+    on_progress("finishing")
+    fault_point("environment.before_marker")
+    write_sealed(path / _MARKER, _marker(path, lock))
+    return notes
+
+
+def _build_python(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> None:
     environ = {**os.environ, **lock.sources.variables}
     python = find_python(lock.python_version, environ=environ, implementation=lock.implementation)
     on_progress(f"creating python {python.version}")
@@ -155,9 +178,6 @@ def _build(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Prog
     if lock.packages:
         on_progress(f"installing {len(lock.packages)} packages")
         _install(path, lock, descriptor, environ)
-    on_progress("finishing")
-    fault_point("environment.before_marker")
-    write_sealed(path / _MARKER, _marker(path, lock))
 
 
 def _install(path: Path, lock: EnvironmentLock, descriptor: int, environ: Mapping[str, str]) -> None:

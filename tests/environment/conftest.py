@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
+from tests.conda_channel import PLACEHOLDER, Channel, CondaServer, conda_cache, conda_forge, conda_server
 
+__all__ = ["conda_cache", "conda_forge", "conda_server"]
 MakeWheel = Callable[..., Path]
 ReadProject = Callable[..., EnvironmentSpec]
 
@@ -97,6 +99,45 @@ def read(folder: Path, make_wheel: MakeWheel) -> ReadProject:
         return read_environment("python_env", path, folder=folder, env_manager="uv", current=False)
 
     return read_lines
+
+
+@pytest.fixture
+def read_conda(folder: Path, conda_forge: CondaServer) -> ReadProject:
+    """Read a project whose conda.yaml asks for the given lines, ``pip`` for further ones, from ``wheels`` only."""
+
+    def read_lines(*lines: str, pip: tuple[str, ...] = (), head: str = "channels: [conda-forge]") -> EnvironmentSpec:
+        wanted = "".join(f"  - {line}\n" for line in lines)
+        if pip:
+            (folder / "wheels").mkdir(exist_ok=True)
+            looked = ("--no-index", "--find-links wheels")
+            wanted += "  - pip:\n" + "".join(f"    - {line}\n" for line in (*looked, *pip))
+        (folder / "conda.yaml").write_text(f"{head}\ndependencies:\n{wanted}", encoding="utf-8")
+        path = folder / "conda.yaml"
+        return read_environment("conda_env", path, folder=folder, env_manager=None, current=False)
+
+    return read_lines
+
+
+@pytest.fixture(scope="session")
+def lab(conda_server: CondaServer) -> Channel:
+    """A channel of small packages: ``alpha`` needs ``beta`` below 2, which says hello and prefers not to be moved."""
+    channel = conda_server.channel("lab")
+    channel.add("alpha", "1.0", {"share/alpha.txt": "alpha 1.0\n"}, depends=["beta <2"])
+    for version in ("1.0", "2.0"):
+        files = {"bin/beta-say": f"#!/bin/sh\necho beta {version} in {PLACEHOLDER}\n", "share/beta": "b" * 1000}
+        channel.add("beta", version, files)
+    channel.add(
+        "scripted",
+        "1.0",
+        {
+            "etc/conda/activate.d/a.sh": 'export SCRIPTED="it\'s $CONDA_PREFIX"\nexport PATH="/scripted:$PATH"\necho noise\n',
+            "etc/conda/activate.d/b.sh": "false\n",
+            "bin/.scripted-post-link.sh": "touch $PREFIX/was-run\n",
+        },
+    )
+    channel.add("on-gpu", "1.0", {"share/gpu": "gpu\n"}, depends=["__cuda >=12"])
+    channel.index()
+    return channel
 
 
 @dataclass

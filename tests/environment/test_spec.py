@@ -64,8 +64,8 @@ FILES: dict[Declared, str | None] = {
         ("python_env", "local", False, "current"),
         ("python_env", "conda", False, "cannot be run with conda"),
         ("python_env", None, True, "current"),
-        ("conda_env", None, False, "not on this target yet; --env-manager local"),
-        ("conda_env", "conda", False, "not on this target yet; --env-manager local"),
+        ("conda_env", None, False, "conda"),
+        ("conda_env", "conda", False, "conda"),
         ("conda_env", "virtualenv", False, "python"),
         ("conda_env", "uv", False, "python"),
         ("conda_env", "local", False, "current"),
@@ -81,7 +81,7 @@ def test_the_environment_is_chosen_as_mlflow_chooses(
     write(folder, {"python_env.yaml": "dependencies: [six]", "conda.yaml": "dependencies: [pip: [six]]"})
     name = FILES[kind]
     path = None if name is None else folder / name
-    if expected in ("current", "python"):
+    if expected in ("current", "python", "conda"):
         assert read_environment(kind, path, folder=folder, env_manager=env_manager, current=current).kind == expected
     else:
         with pytest.raises(EnvironmentUnavailable, match=re.escape(expected)):
