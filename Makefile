@@ -16,7 +16,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade uv
 	@# Compiled as pip does it: where PYTHONDONTWRITEBYTECODE is set, each process of the tests would compile MLflow again.
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --editable . --group dev
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --editable ".[emulator]" --group dev
 	touch $@
 
 fix: $(READY)

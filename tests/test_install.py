@@ -20,6 +20,8 @@ DOORS = {
     "every module": """
 import importlib, pkgutil, mlflow_azure_backend
 for module in pkgutil.walk_packages(mlflow_azure_backend.__path__, "mlflow_azure_backend."):
+    if ".emulator." in module.name:
+        continue  # what it needs is an extra, which is not installed here
     importlib.import_module(module.name)
     print(module.name)
 """,

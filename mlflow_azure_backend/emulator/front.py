@@ -1,0 +1,122 @@
+"""The layers that every request passes: dispatch, refuse the unknown, authenticate, validate, handle, serialise."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Mapping
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from mlflow_azure_backend.emulator import azure_errors
+from mlflow_azure_backend.emulator.azure_errors import AzureError
+from mlflow_azure_backend.emulator.call import Answer, Call
+from mlflow_azure_backend.emulator.faults import spoil
+from mlflow_azure_backend.emulator.routing import CONTROL, Operation, Router, host_pattern
+
+if TYPE_CHECKING:
+    from mlflow_azure_backend.emulator.faults import Fault
+    from mlflow_azure_backend.emulator.world import World
+
+LONGEST_BODY = 64 * 1024 * 1024
+"""Bytes of a JSON body; blobs are streamed and have no such limit."""
+
+
+class Front:
+    """Answers the requests of all emulated hosts."""
+
+    def __init__(self, world: World, router: Router) -> None:
+        self._world = world
+        self._router = router
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What aiohttp's server calls for each request."""
+        started = time.monotonic()
+        pattern = host_pattern(request.host.partition(":")[0])
+        found = (
+            None if pattern is None else self._router.find(pattern, request.method, request.raw_path.partition("?")[0])
+        )
+        if found is None:
+            error = azure_errors.not_emulated(request.method, request.host, request.path, "is not emulated")
+            return self._serialise(self._error(error), started)
+        operation, path = found
+        faults = [] if pattern == CONTROL else self._world.faults.striking(request, operation.name)
+
+        async def carry_out() -> web.StreamResponse:
+            return await self._carry_out(request, operation, path, faults, started)
+
+        return await spoil(request, faults, carry_out)
+
+    async def _carry_out(
+        self, request: web.BaseRequest, operation: Operation, path: dict[str, str], faults: list[Fault], started: float
+    ) -> web.StreamResponse:
+        try:
+            claims = self._authenticate(request, operation, faults)
+            body = await self._validate(request, operation)
+            call = Call(self._world, request, operation, path, request.query, body, claims)
+            answer = await operation.handle(call)
+        except AzureError as error:
+            answer = self._error(error)
+        except ConnectionError:
+            raise
+        except Exception as error:  # a bug of ours: it is said here in full and to the client in one line
+            traceback.print_exc(file=sys.stderr)
+            answer = Answer(_internal_error(operation, error), 500)
+        return self._serialise(answer, started) if isinstance(answer, Answer) else answer
+
+    def _authenticate(self, request: web.BaseRequest, operation: Operation, faults: list[Fault]) -> Mapping[str, Any]:
+        if not operation.audiences:
+            return {}
+        if any(one.kind == "expired-token" for one in faults):
+            raise azure_errors.expired_token()
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise azure_errors.no_token()
+        return self._world.tokens.verify(token.strip(), operation.audiences)
+
+    async def _validate(self, request: web.BaseRequest, operation: Operation) -> Any:
+        versions = operation.api_versions
+        version = request.query.get("api-version")
+        if versions is not None and version not in versions:
+            raise azure_errors.unsupported_api_version(version, operation.name.partition("_")[0].lower(), versions)
+        if operation.raw:
+            return None
+        text = await request.read()
+        body = None
+        if text:
+            try:
+                body = json.loads(text)
+            except ValueError as error:
+                raise azure_errors.invalid_request_content(f"The request content was invalid: {error}.") from None
+        if operation.body is not None:
+            problems = list(operation.body.problems(body, ""))
+            if problems:
+                raise azure_errors.invalid_body(problems)
+        return body
+
+    def _error(self, error: AzureError) -> Answer:
+        return error.answer(self._world.clock.now(), self._world.settings.region)
+
+    def _serialise(self, answer: Answer, started: float) -> web.Response:
+        identity = str(uuid.uuid4())
+        headers = {
+            "Date": format_datetime(self._world.clock.now(), usegmt=True),
+            "x-ms-request-id": identity,
+            "x-ms-correlation-request-id": identity,
+            "x-request-time": f"{time.monotonic() - started:.3f}",
+            **answer.headers,
+        }
+        if answer.body is None:
+            return web.Response(status=answer.status, headers=headers)
+        text = json.dumps(answer.body, ensure_ascii=False)
+        return web.Response(text=text, status=answer.status, headers=headers, content_type="application/json")
+
+
+def _internal_error(operation: Operation, error: Exception) -> dict[str, Any]:
+    message = f"The emulator failed in {operation.name}: {type(error).__name__}: {error}"
+    return {"error": {"code": "InternalServerError", "message": message}}

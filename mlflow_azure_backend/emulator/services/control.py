@@ -1,0 +1,52 @@
+"""The emulator's own host, ``https://emulator.test`` through its proxy: what tests order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+
+from mlflow_azure_backend.emulator.azure_errors import arm_error
+from mlflow_azure_backend.emulator.call import Answer, Call
+from mlflow_azure_backend.emulator.routing import CONTROL, Known, Service
+
+service = Service("Emulator control", host=CONTROL)
+
+_SOURCE = "docs/emulator.md"
+
+
+@service.operation("Faults_Order", "POST", "/faults", known=Known.OURS, source=_SOURCE)
+async def order_fault(call: Call) -> Answer:
+    """Let a fault strike from now on."""
+    try:
+        fault = call.world.faults.order(dict(call.body or {}))
+    except ValueError as error:
+        raise arm_error(400, "BadFault", str(error)) from None
+    return Answer(asdict(fault), 201)
+
+
+@service.operation("Faults_List", "GET", "/faults", known=Known.OURS, source=_SOURCE)
+async def list_faults(call: Call) -> Answer:
+    """The faults in force, with how often each has struck."""
+    return Answer({"value": [asdict(one) for one in call.world.faults.orders]})
+
+
+@service.operation("Faults_Clear", "DELETE", "/faults", known=Known.OURS, source=_SOURCE)
+async def clear_faults(call: Call) -> Answer:
+    """Take back all faults, or the one that ``?number=`` names."""
+    number = call.query.get("number")
+    call.world.faults.clear(None if number is None else int(number))
+    return Answer(status=204)
+
+
+@service.operation("Clock_Set", "PUT", "/clock", known=Known.OURS, source=_SOURCE)
+async def set_clock(call: Call) -> Answer:
+    """Move the service's clock by ``skew_seconds`` against the machine's."""
+    call.world.clock.skew = timedelta(seconds=float(call.body["skew_seconds"]))
+    return Answer({"now": call.world.clock.now().isoformat()})
+
+
+@service.operation("Tokens_Revoke", "POST", "/tokens/revoke", known=Known.OURS, source=_SOURCE)
+async def revoke_tokens(call: Call) -> Answer:
+    """Let all tokens issued until now count as expired."""
+    call.world.tokens.revoke_all()
+    return Answer(status=204)

@@ -1,0 +1,214 @@
+"""Run history: a run with its logs' addresses, its children, its experiment, and the renewal of its token."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from mlflow_azure_backend.emulator.azure_errors import data_plane_error
+from mlflow_azure_backend.emulator.call import Answer, Call
+from mlflow_azure_backend.emulator.experiments import experiment_id
+from mlflow_azure_backend.emulator.routing import (
+    AUDIENCE_ARM,
+    AUDIENCE_ML,
+    AUDIENCE_RUN,
+    DATA_PLANE,
+    WORKSPACE,
+    Known,
+    Service,
+)
+from mlflow_azure_backend.emulator.runs import Run, children_of, find_run, find_run_named
+from mlflow_azure_backend.emulator.services.arm_workspaces import check_workspace
+from mlflow_azure_backend.emulator.storage import ARTIFACTS
+
+service = Service(
+    "Run history",
+    host=DATA_PLANE,
+    prefix=f"/history/v1.0{WORKSPACE}",
+    audiences=(AUDIENCE_ARM, AUDIENCE_ML, AUDIENCE_RUN),
+)
+
+_RUN = "recording test_pipeline_job_child_run_download: a run document complete; how it nests"
+_DETAILS = "output of get_details() in a public notebook, October 2022: logFiles and the form of their addresses"
+_CLIENT = "azureml-mlflow 1.62 and azure-ai-ml 1.35 as they ask and what they read"
+_PATHS = {
+    "": "/runs/{run}",
+    "ByExperimentName": "/experiments/{experiment}/runs/{run}",
+    "ByExperimentId": "/experimentids/{experiment_id}/runs/{run}",
+}
+_LOG_FOLDERS = ("user_logs/", "system_logs/", "logs/", "azureml-logs/")
+
+
+async def get_run(call: Call) -> Answer:
+    """A run."""
+    check_workspace(call)
+    return Answer(_document(await find_run(call)))
+
+
+async def get_details(call: Call) -> Answer:
+    """A run with addresses to read its logs; each log has a signature of its own that only reads."""
+    check_workspace(call)
+    run = await find_run(call)
+    folder = f"ExperimentRun/dcid.{run.name}/"
+    storage = call.world.storage
+    names = [name.removeprefix(folder) async for name, _ in storage.names(ARTIFACTS, folder)]
+    logs = {name: storage.signed_url(ARTIFACTS, folder + name) for name in names if name.startswith(_LOG_FOLDERS)}
+    shared = {key: value for key, value in _document(run).items() if key not in _NOT_IN_DETAILS}
+    return Answer({**shared, "createdTimeUtc": _instant(run.created), "logFiles": logs, "jobCost": None})
+
+
+async def get_children(call: Call) -> Answer:
+    """The runs whose ``mlflow.parentRunId`` is this run."""
+    check_workspace(call)
+    runs = await children_of(call, await find_run(call))
+    return Answer({"value": [_document(run) for run in runs], "continuationToken": None, "nextLink": None})
+
+
+async def get_token(call: Call) -> Answer:
+    """A new token for a run's code, for what bears the old one while it holds."""
+    check_workspace(call)
+    run = await find_run(call)
+    lifetime = timedelta(seconds=call.world.settings.run_token_lifetime)
+    text, expires = call.world.tokens.issue(AUDIENCE_RUN, lifetime, run_id=run.name)
+    ends = datetime.fromtimestamp(expires, tz=call.world.clock.now().tzinfo)
+    return Answer({"token": text, "expiryTimeUtc": ends.isoformat()})
+
+
+for _suffix, _path in _PATHS.items():
+    service.operation(f"Runs_Get{_suffix}", "GET", _path, known=Known.RECORDED, source=_RUN)(get_run)
+    service.operation(f"Runs_GetDetails{_suffix}", "GET", f"{_path}/details", known=Known.RECORDED, source=_DETAILS)(
+        get_details
+    )
+    service.operation(f"Runs_GetChild{_suffix}", "GET", f"{_path}/children", known=Known.RECORDED, source=_RUN)(
+        get_children
+    )
+    if _suffix:
+        service.operation(f"Run_GetToken{_suffix}", "GET", f"{_path}/token", known=Known.SPECIFIED, source=_CLIENT)(
+            get_token
+        )
+
+
+@service.operation("Runs_GetRunData", "POST", "/rundata", known=Known.RECORDED, source=_RUN)
+async def get_run_data(call: Call) -> Answer:
+    """A run with what it was defined by; clients find the named outputs of a job here."""
+    check_workspace(call)
+    name = (call.body or {}).get("runId")
+    if not name:
+        raise data_plane_error(400, call, "The RunId field is required.", "BadArgument")
+    run = await find_run_named(call, name)
+    return Answer(
+        {"runMetadata": _document(run), "runDefinition": None, "jobSpecification": None, "systemSettings": None}
+    )
+
+
+@service.operation(
+    "Experiments_GetByNameInHistory", "GET", "/experiments/{experiment}", known=Known.SPECIFIED, source=_CLIENT
+)
+@service.operation(
+    "Experiments_GetByIdInHistory", "GET", "/experimentids/{experiment_id}", known=Known.SPECIFIED, source=_CLIENT
+)
+async def get_experiment(call: Call) -> Answer:
+    """An experiment, by its name or its id."""
+    check_workspace(call)
+    wanted = call.path.get("experiment_id") or str(experiment_id(call.path["experiment"]))
+    reply = await call.world.tracking.ask("GET", "/api/2.0/mlflow/experiments/get", query=f"experiment_id={wanted}")
+    if reply.status != 200:
+        message = f"Experiment {call.path.get('experiment', wanted)} was not found"
+        raise data_plane_error(404, call, message, "NotFoundError")
+    told = reply.json()["experiment"]
+    return Answer(
+        {
+            "experimentId": told["experiment_id"],
+            "name": told["name"],
+            "description": None,
+            "createdUtc": _instant(datetime.fromtimestamp(int(told["creation_time"]) / 1000, timezone.utc)),
+            "tags": {one["key"]: one["value"] for one in told.get("tags", [])},
+            "archivedTime": None,
+            "retainForLifetimeOfWorkspace": False,
+            "artifactLocation": told["artifact_location"],
+        }
+    )
+
+
+_NOT_IN_DETAILS = {
+    "createdUtc",
+    "token",
+    "tokenExpiryTimeUtc",
+    "cancelationReason",
+    "experimentId",
+    "displayName",
+    "name",
+    "dataContainerId",
+    "description",
+    "hidden",
+    "runType",
+    "scriptName",
+    "jobSpecification",
+    "primaryMetricName",
+    "inputs",
+    "outputs",
+}
+
+
+def _document(run: Run) -> dict[str, Any]:
+    duration = None if run.started is None or run.ended is None else _span(run.ended - run.started)
+    return {
+        "runNumber": int(run.created.timestamp()),
+        "rootRunId": run.tags.get("mlflow.rootRunId", run.name),
+        "createdUtc": _instant(run.created),
+        "createdBy": {"userObjectId": run.user, "userName": run.user},
+        "userId": run.user,
+        "token": None,
+        "tokenExpiryTimeUtc": None,
+        "error": run.error,
+        "warnings": None,
+        "revision": 1,
+        "statusRevision": 1,
+        "runUuid": run.name,
+        "lastStartTimeUtc": None,
+        "currentComputeTime": None if duration else "00:00:00",
+        "computeDuration": duration,
+        "duration": duration,
+        "cancelationReason": None,
+        "runId": run.name,
+        "parentRunId": run.parent,
+        "experimentId": run.experiment_id,
+        "status": run.status,
+        "startTimeUtc": None if run.started is None else _instant(run.started),
+        "endTimeUtc": None if run.ended is None else _instant(run.ended),
+        "displayName": run.display_name,
+        "name": None,
+        "dataContainerId": f"dcid.{run.name}",
+        "description": None,
+        "hidden": False,
+        "runType": run.kind,
+        "runTypeV2": {"orchestrator": "Execution", "traits": [], "attribution": None, "computeType": None},
+        "properties": dict(run.properties),
+        "parameters": {},
+        "scriptName": None,
+        "target": run.target,
+        "tags": dict(run.tags),
+        "settings": {},
+        "services": {},
+        "inputDatasets": [],
+        "outputDatasets": [],
+        "runDefinition": None,
+        "jobSpecification": None,
+        "primaryMetricName": None,
+        "computeRequest": None,
+        "compute": None if run.target is None else {"target": run.target, "targetType": "amlcompute"},
+        "inputs": None,
+        "outputs": {},
+    }
+
+
+def _instant(moment: datetime) -> str:
+    return moment.isoformat()
+
+
+def _span(length: timedelta) -> str:
+    """A .NET TimeSpan, ``[days.]hours:minutes:seconds.fraction``, as the recordings have it."""
+    minutes, seconds = divmod(length.total_seconds() % 86400, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    days = f"{length.days}." if length.days else ""
+    return f"{days}{hours:02}:{minutes:02}:{seconds:010.7f}"

@@ -1,0 +1,65 @@
+"""Everything that one emulator has; each handler gets it with its call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow_azure_backend.emulator.authority import Authority
+from mlflow_azure_backend.emulator.clock import Clock
+from mlflow_azure_backend.emulator.faults import Faults
+from mlflow_azure_backend.emulator.settings import Settings
+from mlflow_azure_backend.emulator.state import State
+from mlflow_azure_backend.emulator.storage import Storage
+from mlflow_azure_backend.emulator.tokens import Tokens
+from mlflow_azure_backend.emulator.tracking import Tracking
+
+
+@dataclass(frozen=True)
+class World:
+    """The parts.
+
+    Attributes:
+        folder: The state folder, 0700.
+        settings: What this emulator is.
+        clock: The service's time.
+        state: Resources as JSON documents.
+        authority: Certificates.
+        tokens: Bearer tokens.
+        storage: The storage account.
+        tracking: MLflow's server.
+        faults: What is ordered to go wrong.
+    """
+
+    folder: Path
+    settings: Settings
+    clock: Clock
+    state: State
+    authority: Authority
+    tokens: Tokens
+    storage: Storage
+    tracking: Tracking
+    faults: Faults = field(default_factory=Faults)
+
+    @classmethod
+    def open(cls, folder: Path, cache: Path, settings: Settings) -> World:
+        """Build the parts upon a state folder; nothing is started yet."""
+        certificates = folder / "certificates"
+        certificates.mkdir(mode=0o700, exist_ok=True)
+        clock, authority = Clock(), Authority(certificates)
+        return cls(
+            folder=folder,
+            settings=settings,
+            clock=clock,
+            state=State(folder / "state.db"),
+            authority=authority,
+            tokens=Tokens(certificates, settings.tenant_id, clock),
+            storage=Storage(settings, clock, authority, folder, cache),
+            tracking=Tracking(settings, folder),
+        )
+
+    async def close(self) -> None:
+        """Stop what was started; the state stays on disk."""
+        await self.tracking.close()
+        await self.storage.close()
+        self.state.close()

@@ -1,0 +1,106 @@
+"""Microsoft's MLflow plugin, unmodified, in an environment of its own with the MLflow that it pins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from uv import find_uv_bin
+
+from mlflow_azure_backend.emulator import EmulatorServer
+from tests.emulator.test_data_plane import Client
+
+pytestmark = pytest.mark.package_index
+
+PROGRAM = Path(__file__).with_name("azureml_mlflow_client.py")
+UV = find_uv_bin()
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has azureml-mlflow, and nothing of ours."""
+    folder = tmp_path_factory.mktemp("azureml-mlflow") / "venv"
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+    subprocess.run([UV, "pip", "install", "--quiet", "--python", folder, "azureml-mlflow"], check=True)
+    return folder / "bin" / "python"
+
+
+def program(python: Path, emulator: EmulatorServer, folder: Path, *arguments: str, **variables: str) -> Any:
+    """What the program printed last, as JSON."""
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHON", "VIRTUAL_"))
+    }
+    environment = {**emulator.environment(inherited), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", **variables}
+    argv = [str(one) for one in (python, "-W", "ignore", PROGRAM, folder, *arguments)]
+    done = subprocess.run(argv, env=environment, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def told(python: Path, emulator: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """What the program saw; it runs once for all tests."""
+    seen: Mapping[str, Any] = program(python, emulator, tmp_path_factory.mktemp("client"), "all")
+    return seen
+
+
+def test_runs_are_tracked(told: Mapping[str, Any]) -> None:
+    read = told["read"]
+    assert read["status"] == "FINISHED"
+    assert read["params"] == {"alpha": "0.3", "quoted": 'it\'s "so"\nünd ☃', "many": "p"}
+    assert read["tags"] == {"colour": "blue", "many": "t"}
+    assert (read["metrics"], read["history"]) == ({"loss": 1 / 499}, 500)
+    assert read["found"] == [told["run_id"]]
+    assert told["late"] == {"late": 3.0}
+
+
+def test_artifacts_go_up_and_come_back(told: Mapping[str, Any]) -> None:
+    read = told["read"]
+    assert read["root"] == ["d.json", "dir/", "plain.txt"]
+    assert read["dir"] == ["dir/a folder/", "dir/plain.txt"]
+    assert read["downloaded"] == {"a folder/ü #1.txt": "nested", "plain.txt": "plain"}
+    assert "File with path none.txt was not found" in read["missing"]
+    assert f"/runs/{told['run_id']}/artifacts" in read["artifact_uri"]
+
+
+def test_logged_models_fail_in_the_words_that_users_report(told: Mapping[str, Any]) -> None:
+    # azure-sdk-for-python#44896
+    words = "API request to endpoint /api/2.0/mlflow/logged-models/search failed with error code 404 != 200. Response body: ''"
+    assert words in told["read"]["logged_models"]
+
+
+def test_models_are_registered(told: Mapping[str, Any]) -> None:
+    registered = told["registered"]
+    from_run, uploaded = registered["sources"]
+    assert from_run == registered["uri"] == f"{told['read']['artifact_uri']}/model"
+    assert uploaded.startswith("azureml://artifacts/LocalUpload/")
+    assert (registered["stage"], registered["production"], registered["found"]) == ("Production", ["1"], ["1", "2"])
+    assert registered["tags"] == {"checked": "yes"}
+    assert registered["files"] == [["MLmodel", "registered_model_meta"]] * 2
+    assert "does not rename" in registered["renamed"]
+
+
+def test_a_run_is_resumed_with_its_own_token(
+    python: Path, emulator: EmulatorServer, tmp_path: Path, told: Mapping[str, Any]
+) -> None:
+    run = told["run_id"]
+    with Client(emulator) as client:
+        token = client.get(f"{client.history}/experiments/an%20experiment/runs/{run}/token").json()["token"]
+    seen = program(
+        python,
+        emulator,
+        tmp_path,
+        "resume",
+        MLFLOW_TRACKING_URI=emulator.tracking_uri,
+        MLFLOW_TRACKING_TOKEN=token,
+        MLFLOW_RUN_ID=run,
+        MLFLOW_EXPERIMENT_NAME="an experiment",
+        AZURE_CLIENT_SECRET="wrong",  # noqa: S106 - it must not be needed
+    )
+    assert seen == {"run_id": run, "metrics": {"loss": 1 / 499, "resumed": 1.0}, "artifact": "from inside"}
