@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlflow_azure_backend.emulator.services import (
     arm_workspaces,
+    assets,
     blob,
     cloud_metadata,
     control,
@@ -19,6 +20,7 @@ ALL = (
     identity.service,
     cloud_metadata.service,
     arm_workspaces.service,
+    assets.service,
     operation_status.service,
     online_endpoints.service,
     mlflow_rest.service,
