@@ -17,12 +17,12 @@ from mlflow_azure_backend.compute.supervised import (
     own_environment,
     recorded,
 )
-from mlflow_azure_backend.config import BackendConfig, MlflowOptions
+from mlflow_azure_backend.config import BackendConfig, Environment, MlflowOptions
 from mlflow_azure_backend.errors import BackendError, ConfigError, TargetError
 from mlflow_azure_backend.files import fault_point
 from mlflow_azure_backend.inputs import fetch_remote_paths
 from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob
-from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord
+from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord, cache_home
 from mlflow_azure_backend.project import render_command
 from mlflow_azure_backend.status import JobState
 
@@ -73,7 +73,7 @@ class DockerTarget(SupervisedTarget):
         """Create the container, and start the supervisor of the attendant that starts it."""
         from mlflow_azure_backend.containers import attendant
         from mlflow_azure_backend.containers.engine import connect
-        from mlflow_azure_backend.containers.making import create_container, job_variables
+        from mlflow_azure_backend.containers.making import create_container, job_variables, project_image
 
         record = recorded(run)
         variables = job_variables(record, copied_variables(request, os.environ), os.environ)
@@ -85,6 +85,7 @@ class DockerTarget(SupervisedTarget):
                 "argv": [
                     sys.executable,
                     *("-I", "-S", str(attendant.__file__), engine.address, name, str(GRACE_SECONDS)),
+                    *([project_image(str(record.run_id))] if request.options.build_image else []),
                 ],
                 "cwd": str(run.paths.folder),
                 "env": {
@@ -164,11 +165,21 @@ def _image(engine: Engine, request: JobRequest, progress: Progress) -> tuple[Ima
     """The image to run, and whether it was there already."""
     from mlflow_azure_backend.containers.images import ensure_image, image_here
 
-    name = request.environment.image
-    if name is None:
-        raise TargetError("built environments are not on this target yet")
-    hit = image_here(engine, name) is not None
-    return ensure_image(engine, name, auth=request.options.docker_auth, progress=progress), hit
+    auth, name = request.options.docker_auth, request.environment.image
+    if name is not None:
+        hit = image_here(engine, name) is not None
+        return ensure_image(engine, name, auth=auth, progress=progress), hit
+    from mlflow_azure_backend.containers.building import ensure_built
+
+    asked = request.config.environment
+    return ensure_built(
+        engine,
+        request.environment,
+        asked.image if isinstance(asked, Environment) else None,
+        cache=cache_home(os.environ),
+        progress=progress,
+        ensure_base=lambda base: ensure_image(engine, base, auth=auth, progress=progress),
+    )
 
 
 def _remove(run_id: str) -> None:

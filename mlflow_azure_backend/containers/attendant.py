@@ -1,6 +1,6 @@
 """Stay with one container from its start to its removal: the command that a supervisor runs for the docker target.
 
-Run by path, ``python -I -S attendant.py SOCKET NAME GRACE``, in the run's folder, when the container has been created.
+Run by path, ``python -I -S attendant.py SOCKET NAME GRACE [IMAGE]``, in the run's folder, when the container has been created.
 Standard library only, for it starts with every job and lives as long. What it is told:
 
 ::
@@ -17,7 +17,7 @@ The engine's API: https://docs.docker.com/reference/api/engine/ (attach, start, 
 """
 
 # pathlib would cost more start-up time than the rest of this file:
-# ruff: noqa: PTH104, PTH123
+# ruff: noqa: PTH104, PTH108, PTH110, PTH123
 from __future__ import annotations
 
 import contextlib
@@ -108,7 +108,7 @@ class Container:
         """
         connection = Connection(self.address, timeout)
         try:
-            path = what if what.startswith("/exec/") else f"/containers/{self.name}{what}"
+            path = what if what.startswith(("/exec/", "/images/")) else f"/containers/{self.name}{what}"
             headers = {} if body is None else {"Content-Type": "application/json"}
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
@@ -142,8 +142,9 @@ class Container:
 class Attendant:
     """Runs one container to its end."""
 
-    def __init__(self, container: Container, grace: float) -> None:
+    def __init__(self, container: Container, grace: float, image: str | None) -> None:
         self.container = container
+        self.image = image
         self.grace = grace
         self.deadline: float | None = None
         self.frames = Frames()
@@ -247,15 +248,19 @@ class Attendant:
         """Remove it and write its end down."""
         try:
             self.container.ask("DELETE", "?force=1&v=1", timeout=_REMOVE_SECONDS)
+            if self.image is not None:
+                self.container.ask("DELETE", f"/images/{self.image}?force=1", timeout=_REMOVE_SECONDS)
             end["removed"] = True
         except Refused as error:
-            end["removed"] = "No such container" in str(error)
+            end["removed"] = "no such" in str(error).lower()
         except (OSError, http.client.HTTPException):
             end["removed"] = False  # whoever looks next removes it
         descriptor = os.open("container.json.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "w", encoding="utf-8") as stream:
             json.dump(end, stream)
         os.rename("container.json.new", "container.json")
+        if end["removed"] and os.path.exists(marker := f"../../containers/{self.container.name.rpartition('-')[2]}"):
+            os.unlink(marker)
 
 
 class Frames:
@@ -337,4 +342,5 @@ def _message(content: bytes) -> str:
 
 
 if __name__ == "__main__":
-    os._exit(Attendant(Container(sys.argv[1], sys.argv[2]), float(sys.argv[3])).run())
+    _address, _name, _grace, *_image = sys.argv[1:]
+    os._exit(Attendant(Container(_address, _name), float(_grace), *(_image or [None])).run())

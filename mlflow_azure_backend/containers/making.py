@@ -11,6 +11,7 @@ from docker.errors import APIError
 
 from mlflow_azure_backend.containers.arguments import gpu_request, read_arguments
 from mlflow_azure_backend.containers.attendant import ENTRY
+from mlflow_azure_backend.containers.building import bake
 from mlflow_azure_backend.containers.engine import HOME_LABEL, RUN_LABEL, Engine, engine_errors
 from mlflow_azure_backend.containers.mounts import (
     CODE,
@@ -24,10 +25,12 @@ from mlflow_azure_backend.containers.mounts import (
 from mlflow_azure_backend.errors import TargetError
 from mlflow_azure_backend.job import JobRequest, PreparedJob
 from mlflow_azure_backend.journal import RunFolder, RunRecord
+from mlflow_azure_backend.outputs import OUTPUTS
 
 _GATEWAY: Final = "host.docker.internal"
 """This machine, as a container of Docker Desktop sees it."""
 _NANO: Final = 1e9
+_MISSING: Final = 404
 _CONFLICT: Final = 409
 
 
@@ -59,20 +62,25 @@ def create_container(
     host.setdefault("network_mode", _network(engine, record.tracking.uri))
     _check_network(host["network_mode"], record.tracking.uri)
     host["binds"] = user_binds((*_volumes(request), *arguments.binds), request.source.folder)
-    host["mounts"] = _mounts(prepared, record)
+    host["mounts"] = _mounts(prepared, record, is_baked=request.options.build_image)
     settings: dict[str, Any] = {
         "user": "0:0" if engine.is_rootless else f"{os.getuid()}:{os.getgid()}",
         "working_dir": CODE,
         **arguments.container,
     }
+    labels = {RUN_LABEL: run_id, HOME_LABEL: str(run.home)}
     run.container_marker(run_id).touch(mode=0o600)
+    image = prepared.image
+    if request.options.build_image and record.work_folder is not None:
+        image = project_image(run_id)
+        bake(engine, str(prepared.image), record.work_folder, image, labels)
     with engine_errors("creating the container", image=request.environment.image):
         try:
             engine.api.create_container(
-                prepared.image,
+                image,
                 ["/bin/sh", "-c", ENTRY, "job"],
                 name=name,
-                labels={RUN_LABEL: run_id, HOME_LABEL: str(run.home)},
+                labels=labels,
                 stdin_open=True,
                 host_config=engine.api.create_host_config(**host, log_config={"type": "none"}),
                 **settings,
@@ -81,6 +89,11 @@ def create_container(
             if error.status_code != _CONFLICT:  # else an earlier call's answer was lost
                 raise
     return name
+
+
+def project_image(run_id: str) -> str:
+    """The image that one run's files are baked into, and that goes with its container."""
+    return f"mlflow-azure/project:{run_id}"
 
 
 def remove_containers(engine: Engine, run_id: str) -> None:
@@ -95,8 +108,13 @@ def remove_containers(engine: Engine, run_id: str) -> None:
             try:
                 engine.api.remove_container(container["Id"], force=True, v=True)
             except APIError as error:
-                if error.status_code not in (404, _CONFLICT):  # it is gone, or being removed
+                if error.status_code not in (_MISSING, _CONFLICT):  # it is gone, or being removed
                     raise
+        try:
+            engine.api.remove_image(project_image(run_id), force=True)
+        except APIError as error:
+            if error.status_code != _MISSING:
+                raise
 
 
 def _limits(request: JobRequest) -> dict[str, Any]:
@@ -130,11 +148,13 @@ def _volumes(request: JobRequest) -> tuple[str, ...]:
     return () if request.docker is None else request.docker.volumes
 
 
-def _mounts(prepared: PreparedJob, record: RunRecord) -> list[Any]:
+def _mounts(prepared: PreparedJob, record: RunRecord, *, is_baked: bool) -> list[Any]:
     stores = tracking_folders(record.tracking.uri, record.artifact_uri)
     mounts = [bind(folder, str(folder), read_only=False) for folder in stores]
-    if record.work_folder is not None:
+    if record.work_folder is not None and is_baked:
+        (record.work_folder / OUTPUTS).mkdir(exist_ok=True)
+        mounts.append(bind(record.work_folder / OUTPUTS, f"{CODE}/{OUTPUTS}", read_only=False))
+    elif record.work_folder is not None:
         mounts.append(bind(record.work_folder, CODE, read_only=False))
     mounts += [bind(path, place, read_only=True) for place, path in prepared.inputs.items()]
-    mounts += [bind(path, str(path), read_only=True) for path in named_files(os.environ)]
-    return mounts
+    return mounts + [bind(path, str(path), read_only=True) for path in named_files(os.environ)]

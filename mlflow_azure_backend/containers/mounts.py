@@ -17,7 +17,6 @@ CODE: Final = "/mlflow/projects/code"
 """The working folder, where MLflow's own docker projects have it (MLFLOW_DOCKER_WORKDIR_PATH in mlflow 3.17)."""
 INPUTS: Final = "/mlflow/inputs"
 """Below it each thing that a job reads has a folder of its own."""
-OUTPUTS: Final = "/mlflow/outputs"
 
 _SYSTEM: Final = tuple(
     map(Path, ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr"))

@@ -1,0 +1,140 @@
+"""From a lock to what ``docker build`` builds its image from: a function of values, the same for every builder.
+
+The project's code is not in it, so a change of code builds nothing; nor is a credential: a build gets those as secrets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from mlflow_azure_backend.environment.indexes import Sources, has_credentials
+from mlflow_azure_backend.environment.lock import EnvironmentLock
+from mlflow_azure_backend.errors import EnvironmentUnavailable
+
+PREFIX: Final = "/opt/mlflow-azure/environment"
+"""Where the environment is in the image."""
+
+_SECRET: Final = re.compile(r"PASSWORD|USERNAME|TOKEN|AUTH")
+_CERTIFICATES: Final = "SSL_CERT_FILE"
+_INSTALLER: Final = "/tmp/installer"  # noqa: S108 - in the image that is being built, and gone before that is whole
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What an image is built from.
+
+    Attributes:
+        files: Name and content of each file, the ``Dockerfile`` among them.
+        secrets: By its id, what the build must see and the image must not hold.
+    """
+
+    files: Mapping[str, bytes]
+    secrets: Mapping[str, str]
+
+
+def base_image_for(lock: EnvironmentLock) -> str:
+    """The image to build on when nobody names one: the registry's own of the lock's Python."""
+    major, minor = str(lock.python_version).split(".")[:2]
+    return f"python:{major}.{minor}-slim"
+
+
+def build_context(
+    lock: EnvironmentLock, base: str, *, uv_version: str, certificates: bytes | None = None
+) -> BuildContext:
+    """What builds the environment of ``lock`` on ``base``.
+
+    Args:
+        lock: A lock of the kind ``python``.
+        base: The image to build on, which must have that Python, with venv and pip.
+        uv_version: The installer's version: the one that resolved the lock.
+        certificates: Of those who may sign the index's; None for the image's own.
+
+    Raises:
+        EnvironmentUnavailable: The lock cannot be built into an image.
+    """
+    if lock.kind != "python" or lock.python_version is None:
+        step = "run it on this machine, or name an image that has the environment: docker_env"
+        raise EnvironmentUnavailable(f"a {lock.kind} environment cannot be built into an image yet", next_step=step)
+    lines, variables = _reachable(lock.sources)
+    secrets = _secrets(lines, variables)
+    files = {"requirements.txt": lock.text.encode()}
+    if lines and "indexes" not in secrets:
+        files["indexes.txt"] = "".join(f"{line}\n" for line in lines).encode()
+    if certificates is not None:
+        files["certificates.pem"] = certificates
+    names = sorted(files)
+    files["Dockerfile"] = _dockerfile(lock, base, uv_version, names, sorted(secrets), variables).encode()
+    return BuildContext(files, secrets)
+
+
+def _reachable(sources: Sources) -> tuple[list[str], dict[str, str]]:
+    """Without the folders of this machine, which a build does not see."""
+    lines = [line for line in sources.lines if "file://" not in line]
+    variables = {name: value for name, value in sources.variables.items() if not name.startswith("SSL_")}
+    return lines, variables
+
+
+def _secrets(lines: list[str], variables: Mapping[str, str]) -> dict[str, str]:
+    secrets = {}
+    if any(has_credentials(line) for line in lines):
+        secrets["indexes"] = "".join(f"{line}\n" for line in lines)
+    if hidden := {name: value for name, value in variables.items() if _SECRET.search(name) or has_credentials(value)}:
+        secrets["variables"] = "".join(f"export {name}={_quoted(value)}\n" for name, value in sorted(hidden.items()))
+    return secrets
+
+
+def _dockerfile(
+    lock: EnvironmentLock,
+    base: str,
+    uv_version: str,
+    files: list[str],
+    secrets: list[str],
+    variables: Mapping[str, str],
+) -> str:
+    mounts = "".join(f"--mount=type=secret,id={name} " for name in secrets)
+    public = {
+        name: value for name, value in variables.items() if not _SECRET.search(name) and not has_credentials(value)
+    }
+    if "certificates.pem" in files:
+        public |= {"PIP_CERT": "certificates.pem", _CERTIFICATES: "certificates.pem"}
+    indexes = "/run/secrets/indexes" if "indexes" in secrets else "indexes.txt" if "indexes.txt" in files else ""
+    options = ["--compile-bytecode", "--no-cache"]
+    if lock.packages and all(package.hashes for package in lock.packages):
+        options.append("--require-hashes")
+    steps = [
+        _python_check(lock),
+        *([". /run/secrets/variables"] if "variables" in secrets else []),
+        *(f"export {name}={_quoted(value)}" for name, value in sorted(public.items())),
+        f"python3 -m venv {_INSTALLER}",
+        f"{_INSTALLER}/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir uv=={uv_version}",
+        f"python3 -m venv --without-pip {PREFIX}",
+    ]
+    if lock.packages:
+        install = f"{_INSTALLER}/bin/uv pip sync - --python {PREFIX}/bin/python {' '.join(options)}"
+        steps.append(f"cat {indexes} requirements.txt | {install}".replace("cat  ", "cat "))
+    steps.append(f"rm -rf {_INSTALLER}")
+    script = " \\\n && ".join(steps)
+    return (
+        f"FROM {base}\n"
+        "USER 0\n"
+        "WORKDIR /opt/mlflow-azure/lock\n"
+        f"COPY {' '.join(files)} ./\n"
+        f"RUN {mounts}{script}\n"
+        f"ENV PATH={PREFIX}/bin:$PATH VIRTUAL_ENV={PREFIX}\n"
+    )
+
+
+def _python_check(lock: EnvironmentLock) -> str:
+    wanted = str(lock.python_version).split(".")[:2]
+    code = (
+        f'import sys; found = sys.version_info[:2]; found == ({", ".join(wanted)}) or sys.exit("error: the image has'
+        f' Python %d.%d, and the environment is for {".".join(wanted)}" % found)'
+    )
+    return f"python3 -c {_quoted(code)}"
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "'\\''") + "'"
