@@ -157,9 +157,9 @@ def _publish(arguments: RunArguments, value: str) -> None:
         arguments.container.setdefault("ports", []).append((int(inner), protocol or "tcp"))
 
 
-def _inner(name: str) -> Callable[[RunArguments, str], None]:
+def _inner(name: str, read: Callable[[str], Any] = str) -> Callable[[RunArguments, str], None]:
     def store(arguments: RunArguments, value: str) -> None:
-        arguments.container[name] = value
+        arguments.container[name] = read(value)
 
     return store
 
@@ -219,6 +219,7 @@ _VALUES: Final[Mapping[str, Callable[[RunArguments, str], None]]] = {
     "platform": _inner("platform"),
     "publish": _publish,
     "runtime": _set("runtime"),
+    "stop-timeout": _inner("stop_timeout", int),
     "security-opt": _add("security_opt"),
     "shm-size": _set("shm_size", parse_bytes),
     "storage-opt": _put("storage_opt"),

@@ -1,7 +1,8 @@
 """Stay with one container from its start to its removal: the command that a supervisor runs for the docker target.
 
-Run by path, ``python -I -S attendant.py SOCKET NAME GRACE [IMAGE]``, in the run's folder, when the container has been created.
-Standard library only, for it starts with every job and lives as long. What it is told:
+Run by path in the run's folder, ``python -I -S attendant.py SOCKET NAME GRACE [IMAGE]``, when the container NAME has
+been created; IMAGE is one of its own that goes with it. Standard library only, for it starts with every job and lives
+as long. What it is told:
 
 ::
 
@@ -42,8 +43,13 @@ ENTRY = r"""exec 3>&2 2>&1
 eval "$(cat)"
 exec </dev/null
 command -v bash >/dev/null && shell=bash || shell=sh
-{ $shell -c "$1" 2>&1 3>&-; } 2>/dev/null
-code=$?
+exec 2>/dev/null
+(exec $shell -c "$1" 2>&1 3>&-)
+code=$? count=0
+while kill -0 -1 && { [ $code = 143 ] || [ $count -lt 40 ]; }; do
+  sleep 0.05 || break
+  count=$((count + 1))
+done
 [ $code = 0 ] || for file in memory.peak memory.events memory/memory.max_usage_in_bytes memory/memory.oom_control; do
   [ ! -r "/sys/fs/cgroup/$file" ] || while read -r name value; do
     echo "mlflow_azure: $file $name $value" >&3
@@ -52,8 +58,8 @@ done
 exit $code
 """
 """The container's first process, as a script of its shell: it reads the variables and the command, makes one stream of
-standard output and error, and when the command has failed it says on the other stream what the kernel counted (control
-groups version 2 and 1)."""
+standard output and error, lets descendants of an ended command end (for 2 seconds; after a TERM until they are killed),
+and when the command has failed it says on the other stream what the kernel counted (control groups version 2 and 1)."""
 LOST = 125
 """Our exit code when nobody knows the command's."""
 
@@ -343,4 +349,4 @@ def _message(content: bytes) -> str:
 
 if __name__ == "__main__":
     _address, _name, _grace, *_image = sys.argv[1:]
-    os._exit(Attendant(Container(_address, _name), float(_grace), *(_image or [None])).run())
+    os._exit(Attendant(Container(_address, _name), float(_grace), _image[0] if _image else None).run())

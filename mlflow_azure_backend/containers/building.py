@@ -18,6 +18,7 @@ from typing import Final
 from mlflow_azure_backend.containers.context import BuildContext, base_image_for, build_context
 from mlflow_azure_backend.containers.engine import Engine, engine_errors, engine_url, named
 from mlflow_azure_backend.containers.images import Image, image_here
+from mlflow_azure_backend.containers.mounts import CODE
 from mlflow_azure_backend.environment.cache import exclusive, private_folder
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.environment.uv_process import uv_failure
@@ -92,8 +93,7 @@ def bake(engine: Engine, image: str, folder: Path, tag: str, labels: Mapping[str
     Raises:
         TargetError: The engine refuses.
     """
-    words = " ".join(f'"{name}"="{value}"' for name, value in labels.items())
-    dockerfile = f"FROM {image}\nLABEL {words}\nCOPY --chown={os.getuid()}:{os.getgid()} project/ {CODE}/\n"
+    dockerfile = f"FROM {image}\nCOPY --chown={os.getuid()}:{os.getgid()} project/ {CODE}/\n"
     with tempfile.TemporaryFile() as stream:
         with tarfile.open(fileobj=stream, mode="w") as tar:
             entry = tarfile.TarInfo("Dockerfile")
@@ -104,7 +104,7 @@ def bake(engine: Engine, image: str, folder: Path, tag: str, labels: Mapping[str
         error: str | None = None
         with engine_errors("building the project's image"):
             for event in engine.api.build(
-                fileobj=stream, custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
+                fileobj=stream, custom_context=True, tag=tag, labels=labels, rm=True, forcerm=True, decode=True
             ):
                 error = error or event.get("error")
     if error is not None:

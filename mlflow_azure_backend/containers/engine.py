@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -104,6 +105,9 @@ def connect() -> Engine:
             next_step="unset DOCKER_HOST, or `docker context use default`",
         )
     with engine_errors("reaching the docker engine"):
+        if address.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as knock:  # the SDK leaves the socket open whose connection fails
+                knock.connect(address.path)
         return Engine(docker.APIClient(base_url=url, version="auto", timeout=_SECONDS))
 
 

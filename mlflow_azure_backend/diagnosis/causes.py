@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mlflow_azure_backend.diagnosis import (
+    containers,
     data,
     files,
     imports,
@@ -21,6 +22,10 @@ CAUSES: Final[tuple[tuple[str, Matcher], ...]] = (
     # what the job's end proves by itself
     ("timeout", outcomes.timed_out),
     ("ended-from-outside", outcomes.ended_from_outside),
+    ("no-gpu", containers.no_gpus),
+    ("image-architecture", containers.other_architecture),
+    ("image-without-shell", containers.no_shell),
+    ("disk-full", containers.disk_full),
     ("start-failed", outcomes.never_started),
     ("out-of-memory", outcomes.out_of_memory),
     ("segmentation-fault", outcomes.segmentation_fault),
