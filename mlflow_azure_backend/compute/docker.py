@@ -46,6 +46,11 @@ class DockerTarget(SupervisedTarget):
         from mlflow_azure_backend.containers.engine import connect
 
         resolve_secrets(config, os.environ)
+        if missing := [name for name in ("inputs", "outputs", "retry") if getattr(config, name)]:
+            step = "use path parameters and the folder outputs"
+            raise ConfigError(
+                f"docker does not honour {', '.join(missing)} yet", where="backend_config", next_step=step
+            )
         read_arguments(options.docker_args, config.resources.docker_args)
         with connect():
             pass

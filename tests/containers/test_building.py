@@ -1,0 +1,120 @@
+"""Images of environments: what they are built from, how often, and that training in one gives what it gives here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.exceptions import ExecutionException
+
+from mlflow_azure_backend.containers.context import BuildContext, base_image_for, build_context
+from mlflow_azure_backend.environment.indexes import Sources
+from mlflow_azure_backend.environment.lock import EnvironmentLock, LockedPackage
+from mlflow_azure_backend.errors import EnvironmentUnavailable
+from tests.containers.conftest import Launch, docker_says
+
+Write = Callable[[Mapping[str, str]], Path]
+
+SAMPLES = Path(__file__).parent.parent.parent / "sample_projects"
+LOCK = EnvironmentLock(
+    kind="python",
+    spec_fingerprint="f",
+    python_version="3.11.7",
+    implementation="cpython",
+    packages=(LockedPackage("six", "1.17.0", ("sha256:00",)),),
+    text="six==1.17.0 --hash=sha256:00\n",
+)
+
+
+def context(lock: EnvironmentLock = LOCK, certificates: bytes | None = None) -> BuildContext:
+    return build_context(lock, "base:1", uv_version="0.9.0", certificates=certificates)
+
+
+def test_the_same_lock_gives_the_same_context_on_the_image_of_its_python() -> None:
+    assert context() == context()
+    assert base_image_for(LOCK) == "python:3.11-slim"
+    assert context().files["requirements.txt"] == LOCK.text.encode()
+    assert set(context().files) == {"Dockerfile", "requirements.txt"}
+    dockerfile = context().files["Dockerfile"].decode()
+    assert dockerfile.startswith("FROM base:1\n")
+    assert "--require-hashes" in dockerfile
+    assert "uv==0.9.0" in dockerfile
+
+
+def test_credentials_are_secrets_and_folders_of_this_machine_are_left_out() -> None:
+    lines = ("--index-url https://me:canary@example.com/simple", "--find-links file:///opt/wheels")
+    sources = Sources(lines, {"UV_INDEX_OURS_PASSWORD": "canary", "UV_INDEX_STRATEGY": "best", "SSL_CERT_FILE": "/x"})
+    made = context(replace(LOCK, sources=sources), certificates=b"PEM")
+    assert not [name for name, content in made.files.items() if b"canary" in content or b"/opt/wheels" in content]
+    assert made.secrets == {
+        "indexes": "--index-url https://me:canary@example.com/simple\n",
+        "variables": "export UV_INDEX_OURS_PASSWORD='canary'\n",
+    }
+    dockerfile = made.files["Dockerfile"].decode()
+    assert re.search(r"RUN --mount=type=secret,id=indexes --mount=type=secret,id=variables ", dockerfile)
+    assert "export UV_INDEX_STRATEGY='best'" in dockerfile
+    assert "export SSL_CERT_FILE='certificates.pem'" in dockerfile
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    with pytest.raises(EnvironmentUnavailable, match="a conda environment cannot be built into an image yet"):
+        context(replace(LOCK, kind="conda"))
+
+
+@pytest.mark.docker
+@pytest.mark.package_index
+def test_an_image_is_built_once_and_a_change_of_code_builds_nothing(
+    write_project: Write, launch: Launch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_project(
+        {
+            "MLproject": "name: x\npython_env: python_env.yaml\nentry_points: {main: {command: python show.py}}\n",
+            "python_env.yaml": "dependencies: [six==1.17.0]\n",
+            "show.py": "import six, sys; print(six.__version__, sys.prefix)\n",
+        }
+    )
+    first = launch(folder)
+    assert "".join(first.logs()) == "1.17.0 /opt/mlflow-azure/environment\n"
+    images = docker_says("images", "--quiet", "mlflow-azure/environment")
+    capfd.readouterr()
+    (folder / "show.py").write_text("print('changed')\n")
+    second = launch(folder)
+    assert "".join(second.logs()) == "changed\n"
+    assert "install" not in capfd.readouterr().err
+    assert docker_says("images", "--quiet", "mlflow-azure/environment") == images
+    tags = [mlflow.get_run(run.run_id).data.tags["mlflow_azure.image"] for run in (first, second)]
+    assert tags[0] == tags[1]
+
+
+@pytest.mark.docker
+@pytest.mark.package_index
+def test_an_image_with_another_python_is_named(write_project: Write, launch: Launch, base_image: str) -> None:
+    other = "mlflow-azure-test:other-python"
+    dockerfile = f"FROM {base_image}\nRUN rm /usr/local/bin/python3 && echo '#!/bin/sh\nexit 1' > /dev/null\n"
+    made = subprocess.run(
+        ["docker", "build", "--quiet", "--tag", other, "-"], input=dockerfile, text=True, env={"DOCKER_BUILDKIT": "0"}
+    )
+    assert made.returncode == 0
+    folder = write_project(
+        {
+            "MLproject": "name: x\npython_env: python_env.yaml\nentry_points: {main: {command: python -V}}\n",
+            "python_env.yaml": "dependencies: [six==1.17.0]\n",
+        }
+    )
+    with pytest.raises(ExecutionException, match=r"the image cannot be built: .*python3.* not found"):
+        launch(folder, {"environment": {"image": other}})
+    docker_says("rmi", other)
+
+
+@pytest.mark.docker
+def test_the_sample_project_runs_in_the_image_that_its_make_rule_builds(store: str, base_image: str) -> None:
+    docker_says("tag", base_image, "mlflow-azure/sample-python")
+    run = mlflow.projects.run(str(SAMPLES / "docker_env"), backend="azureml", experiment_name="contract")
+    assert "".join(run.logs()) == "pi is about 3.1422\n"
+    (artifact,) = mlflow.MlflowClient().list_artifacts(run.run_id, "outputs")
+    assert artifact.path == "outputs/estimate.json"
