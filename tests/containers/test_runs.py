@@ -75,17 +75,22 @@ def test_a_docker_project_is_no_project_of_this_machine(write_project: Write, la
     ],
 )
 def test_what_a_container_cannot_have_is_refused_and_leaves_nothing(
-    write_project: Write, launch: Launch, base_image: str, docker: dict[str, Any], config: dict[str, Any], said: str
+    write_project: Write,
+    launch: Launch,
+    base_image: str,
+    home: Path,
+    docker: dict[str, Any],
+    config: dict[str, Any],
+    said: str,
 ) -> None:
     folder = write_project({"MLproject": shell("true", image=base_image, docker=docker)})
-    before = docker_says("ps", "--all", "--quiet")
     try:
         launch(folder, {"environment": None, **config})
     except ExecutionException as error:
         assert said in str(error)
     else:
         raise AssertionError("it ran")
-    assert docker_says("ps", "--all", "--quiet") == before
+    assert not docker_says("ps", "--all", "--quiet", "--filter", f"label=mlflow_azure.home={home}")
 
 
 def test_gpus_that_are_not_there_are_named(write_project: Write, launch: Launch, only_run: OnlyRun) -> None:
