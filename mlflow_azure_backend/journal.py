@@ -371,9 +371,9 @@ class Journal:
         while True:
             if not run.paths.folder.exists():
                 _touch(run.marker)
-            make_private_folder(run.paths.folder)
-            fault_point("journal.before_claim")
             try:
+                make_private_folder(run.paths.folder)
+                fault_point("journal.before_claim")
                 claim = Lease(wait_for_lock(run.submit_lock))
             except JournalError as error:
                 if isinstance(error.__cause__, FileNotFoundError):

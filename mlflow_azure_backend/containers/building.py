@@ -32,6 +32,9 @@ _STEP: Final = re.compile(r"(?:#\d+ \[\s*\d+/\d+\]|Step \d+/\d+ :) *(?P<what>\w+
 _NOISE: Final = re.compile(
     r"^(#\d+ (\d+\.\d+ )?|Step \d+|--->|Removing|ERROR: failed to solve|executor failed|The command )"
 )
+_COLOUR: Final = re.compile(r"\x1b\[[\d;]*m")
+_ECHO: Final = re.compile(r"^(Step \d+/|#\d+ \[| > \[|The command |executor failed|#\d+ ERROR: |[ >]*\d+ \| )")
+"""What a builder repeats of the Dockerfile, whose words are no news."""
 _OWN_WORDS: Final = re.compile(r"^(?:#\d+ \d+\.\d+ )?(error: .*)$", re.M)
 
 
@@ -149,7 +152,7 @@ def _run(command: list[str], environ: Mapping[str, str], progress: Callable[[str
     ) as process:
         try:
             for line in process.stdout or ():
-                lines.append(line.decode("utf-8", "replace").rstrip())
+                lines.append(_COLOUR.sub("", line.decode("utf-8", "replace")).rstrip())
                 if (step := _STEP.match(lines[-1])) is not None:
                     progress(f"building an image: {step['what']}")
         except BaseException:
@@ -160,6 +163,7 @@ def _run(command: list[str], environ: Mapping[str, str], progress: Callable[[str
 
 def _failure(output: str, tag: str) -> BackendError:
     """What the build's output says of why it failed: the installer's own words, else the engine's."""
+    output = "\n".join(line for line in output.splitlines() if not _ECHO.match(line))
     said = [match[1] for match in _OWN_WORDS.finditer(output)]
     if said and "the image has Python" in said[-1]:
         step = 'name an image with that Python: "environment": {"image": NAME}'

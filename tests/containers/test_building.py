@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
@@ -93,13 +94,11 @@ def test_an_image_is_built_once_and_a_change_of_code_builds_nothing(
 
 @pytest.mark.docker
 @pytest.mark.package_index
-def test_an_image_with_another_python_is_named(write_project: Write, launch: Launch, base_image: str) -> None:
-    other = "mlflow-azure-test:other-python"
-    dockerfile = f"FROM {base_image}\nRUN rm /usr/local/bin/python3 && echo '#!/bin/sh\nexit 1' > /dev/null\n"
-    made = subprocess.run(
-        ["docker", "build", "--quiet", "--tag", other, "-"], input=dockerfile, text=True, env={"DOCKER_BUILDKIT": "0"}
-    )
-    assert made.returncode == 0
+def test_an_image_without_python_is_named(write_project: Write, launch: Launch, base_image: str) -> None:
+    other = "mlflow-azure-test:without-python"
+    dockerfile = f"FROM {base_image}\nRUN rm /usr/local/bin/python3\n"
+    build = ["docker", "build", "--quiet", "--tag", other, "-"]
+    subprocess.run(build, input=dockerfile, text=True, check=True, env={**os.environ, "DOCKER_BUILDKIT": "0"})
     folder = write_project(
         {
             "MLproject": "name: x\npython_env: python_env.yaml\nentry_points: {main: {command: python -V}}\n",
