@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import mlflow
 import pytest
 from mlflow.exceptions import ExecutionException
 
+from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.containers.context import BuildContext, base_image_for, build_context
 from mlflow_azure_backend.environment.indexes import Sources
 from mlflow_azure_backend.environment.lock import EnvironmentLock, LockedPackage
 from mlflow_azure_backend.errors import EnvironmentUnavailable
+from mlflow_azure_backend.rerun import Changes, rerun
 from tests.containers.conftest import Launch, docker_says
 
 Write = Callable[[Mapping[str, str]], Path]
@@ -117,3 +120,45 @@ def test_the_sample_project_runs_in_the_image_that_its_make_rule_builds(store: s
     assert "".join(run.logs()) == "pi is about 3.1422\n"
     (artifact,) = mlflow.MlflowClient().list_artifacts(run.run_id, "outputs")
     assert artifact.path == "outputs/estimate.json"
+
+
+@pytest.mark.docker
+@pytest.mark.package_index
+def test_a_run_of_this_machine_is_repeated_in_a_container_and_back(
+    write_project: Write, launch: Launch, base_image: str
+) -> None:
+    script = (
+        "import random, six, sys, pathlib\n"
+        "chance = random.Random(7)\n"
+        "pathlib.Path('outputs').mkdir(exist_ok=True)\n"
+        "pathlib.Path('outputs/model').write_text(repr([chance.gauss(0, 1) for _ in range(100)]))\n"
+        "print(six.__version__, sys.version_info[:2], sys.argv[1])\n"
+    )
+    folder = write_project(
+        {
+            "MLproject": "name: x\npython_env: python_env.yaml\nentry_points:\n  main:\n"
+            "    parameters: {data: path}\n    command: python train.py {data}\n",
+            "python_env.yaml": "dependencies: [six==1.17.0]\n",
+            "train.py": script,
+        }
+    )
+    base = "python:{}.{}-slim".format(*sys.version_info)
+    docker_says("tag", base_image, base)
+    try:
+        first = launch(folder, {"compute": "local", "environment": None}, parameters={"data": "."})
+        second = rerun(first.run_id, Changes({}, compute="docker"), Console())
+        assert second.wait()
+        third = rerun(second.run_id, Changes({}, compute="local"), Console())
+        assert third.wait()
+    finally:
+        docker_says("rmi", base)
+    runs = [mlflow.get_run(run.run_id) for run in (first, second, third)]
+    assert [run.data.tags["mlflow_azure.target"] for run in runs] == ["local", "docker", "local"]
+    for tag in ("snapshot", "environment"):
+        assert len({run.data.tags[f"mlflow_azure.{tag}"] for run in runs}) == 1
+    models = [
+        Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="outputs/model")).read_bytes()
+        for run in runs
+    ]
+    assert len(set(models)) == 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
