@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from mlflow_azure_backend.emulator.azure_errors import AzureError, data_plane_error
 from mlflow_azure_backend.emulator.call import Call
 from mlflow_azure_backend.emulator.experiments import experiment_id
+from mlflow_azure_backend.emulator.jobs import Job, moment
 
 _WORD_OF_MLFLOW = {
     "RUNNING": "Running",
@@ -80,6 +81,9 @@ async def find_run_named(call: Call, name: str) -> Run:
     Raises:
         AzureError: 404, there is no such run.
     """
+    job = call.world.jobs.get(name)
+    if job is not None:
+        return _of_job(job)
     query = urlencode({"run_id": name})
     reply = await call.world.tracking.ask("GET", "/api/2.0/mlflow/runs/get", query=query)
     if reply.status != 200:
@@ -97,6 +101,25 @@ async def children_of(call: Call, run: Run) -> list[Run]:
     }
     reply = await call.world.tracking.ask("POST", "/api/2.0/mlflow/runs/search", body=json.dumps(asked).encode())
     return [_from_mlflow(told) for told in reply.json().get("runs", [])]
+
+
+def _of_job(job: Job) -> Run:
+    return Run(
+        name=job.name,
+        experiment_id=str(experiment_id(job.experiment)),
+        display_name=job.properties["displayName"],
+        status=job.status,
+        created=datetime.fromtimestamp(job.created, timezone.utc),
+        started=moment(job.started),
+        ended=moment(job.ended),
+        user=job.user,
+        tags=job.properties["tags"],
+        properties=job.properties["properties"],
+        target="serverless",
+        parent=None,
+        kind="azureml.scriptrun",
+        error=None if job.error is None else {"error": job.error},
+    )
 
 
 def _from_mlflow(told: Mapping[str, Any]) -> Run:

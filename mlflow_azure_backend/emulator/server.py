@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from aiohttp import web
 
+from mlflow_azure_backend.emulator.execution import Execution
 from mlflow_azure_backend.emulator.front import LONGEST_BODY, Front
 from mlflow_azure_backend.emulator.problems import EmulatorProblem
 from mlflow_azure_backend.emulator.proxy import ConnectProxy
@@ -57,6 +58,9 @@ async def serve(folder: Path, cache: Path, settings: Settings, port: int, said: 
     try:
         bound = listener.sockets[0].getsockname()[1]
         print(json.dumps({"port": bound, "pid": os.getpid()}), file=said, flush=True)
+        world.address.append(bound)
+        for job in world.jobs.resume():
+            world.carry_out(Execution(world, job))
         storage = world.storage.start()
         waiting = asyncio.ensure_future(stop.wait())
         done, _ = await asyncio.wait([storage, waiting], return_when=asyncio.FIRST_COMPLETED)

@@ -36,13 +36,17 @@ class Text(Shape):
     Attributes:
         choices: The texts that it may be, compared without regard to case as the service does; empty: any.
         pattern: A regular expression that it must match somewhere; empty: any.
+        scalars: Whether numbers and truth values are taken too, as text.
     """
 
     choices: tuple[str, ...] = ()
     pattern: str = ""
+    scalars: bool = False
 
     def problems(self, value: Any, where: str) -> Iterator[Problem]:
         """See `Shape`."""
+        if self.scalars and isinstance(value, (bool, int, float)):
+            return
         if not isinstance(value, str):
             yield Problem(where, f"{where} must be a string, not {_kind(value)}.")
         elif self.choices and value.lower() not in {one.lower() for one in self.choices}:

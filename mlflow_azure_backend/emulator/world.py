@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_azure_backend.emulator.authority import Authority
 from mlflow_azure_backend.emulator.clock import Clock
+from mlflow_azure_backend.emulator.execution import Execution
 from mlflow_azure_backend.emulator.faults import Faults
+from mlflow_azure_backend.emulator.jobs import Jobs
 from mlflow_azure_backend.emulator.settings import Settings
 from mlflow_azure_backend.emulator.state import State
 from mlflow_azure_backend.emulator.storage import Storage
@@ -28,7 +31,10 @@ class World:
         tokens: Bearer tokens.
         storage: The storage account.
         tracking: MLflow's server.
+        jobs: The jobs.
         faults: What is ordered to go wrong.
+        building: Held while an environment is built, by its key.
+        address: The proxy's port, once it listens.
     """
 
     folder: Path
@@ -39,7 +45,10 @@ class World:
     tokens: Tokens
     storage: Storage
     tracking: Tracking
+    jobs: Jobs
     faults: Faults = field(default_factory=Faults)
+    building: dict[str, asyncio.Lock] = field(default_factory=dict)
+    address: list[int] = field(default_factory=list)
 
     @classmethod
     def open(cls, folder: Path, cache: Path, settings: Settings) -> World:
@@ -47,19 +56,34 @@ class World:
         certificates = folder / "certificates"
         certificates.mkdir(mode=0o700, exist_ok=True)
         clock, authority = Clock(), Authority(certificates)
+        state, tracking = State(folder / "state.db"), Tracking(settings, folder)
         return cls(
             folder=folder,
             settings=settings,
             clock=clock,
-            state=State(folder / "state.db"),
+            state=state,
             authority=authority,
             tokens=Tokens(certificates, settings.tenant_id, clock),
             storage=Storage(settings, clock, authority, folder, cache),
-            tracking=Tracking(settings, folder),
+            tracking=tracking,
+            jobs=Jobs(state, clock, tracking),
         )
+
+    @property
+    def port(self) -> int:
+        """The proxy's port."""
+        return self.address[0]
+
+    def carry_out(self, execution: Execution) -> None:
+        """Let a job be carried out beside all else."""
+        name = execution.job.name
+        task = asyncio.ensure_future(execution.run())
+        self.jobs.work[name] = task
+        task.add_done_callback(lambda _: self.jobs.work.pop(name, None))
 
     async def close(self) -> None:
         """Stop what was started; the state stays on disk."""
+        await self.jobs.close()
         await self.tracking.close()
         await self.storage.close()
         self.state.close()

@@ -98,3 +98,30 @@ def test_a_code_is_found_by_its_hash_in_the_whole_workspace(emulator: EmulatorSe
             400,
             True,
         )
+
+
+def test_a_job_is_submitted_again_without_blobs_and_downloaded(
+    ml_client: MLClient, emulator: EmulatorServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from azure.ai.ml import command
+    from azure.ai.ml.entities import Environment
+
+    folder = tmp_path / "it's a päth #1"  # the client loses a semicolon
+    folder.mkdir()
+    (folder / "train.py").write_text("import os; os.mkdir('outputs'); open('outputs/m', 'w').write('x'); print('said')")
+    (tmp_path / "conda.yaml").write_text("dependencies: [python]")
+    environment = Environment(image="ubuntu", conda_file=str(tmp_path / "conda.yaml"))
+    wanted = command(name="sdk-job", code=str(folder), command="python train.py", environment=environment)
+    assert ml_client.jobs.create_or_update(wanted).status == "Starting"
+    emulator.fault("status", operation="Blob_Any", method="PUT", status=500, times=None)
+    assert ml_client.jobs.create_or_update(wanted).name == "sdk-job"
+    emulator.control("DELETE", "/faults")
+    ml_client.jobs.stream("sdk-job")
+    assert "Execution Summary" in capsys.readouterr().out
+    assert ml_client.jobs.get("sdk-job").status == "Completed"
+    ml_client.jobs.download("sdk-job", download_path=str(tmp_path / "got"))
+    artifacts = tmp_path / "got" / "artifacts"
+    assert (artifacts / "outputs" / "m").read_text() == "x"
+    assert (artifacts / "user_logs" / "std_log.txt").read_text() == "said\n"
+    with pytest.raises(Exception, match="A job with this name already exists"):
+        ml_client.jobs.create_or_update(command(name="sdk-job", command="true", environment=environment))

@@ -76,6 +76,8 @@ class Kind:
             "isArchived": False,
             "isAnonymous": False,
         }
+        for key in ("tags", "properties"):
+            asked[key] = {one: str(value) for one, value in (asked.get(key) or {}).items()}
         resource = self._resource(call, f"{name}/versions/{version}", version, {**common, **self.added, **asked})
         if old is not None:
             resource["systemData"]["createdAt"] = old["systemData"]["createdAt"]

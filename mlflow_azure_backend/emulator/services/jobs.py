@@ -1,0 +1,161 @@
+"""Jobs: created under a name that makes repeats safe, shown, listed and cancelled."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from mlflow_azure_backend.emulator import long_running
+from mlflow_azure_backend.emulator.azure_errors import user_error
+from mlflow_azure_backend.emulator.call import Answer, Call
+from mlflow_azure_backend.emulator.execution import Execution
+from mlflow_azure_backend.emulator.jobs import Job, moment
+from mlflow_azure_backend.emulator.routing import ARM, AUDIENCE_ARM, WORKSPACE, Known, Service
+from mlflow_azure_backend.emulator.services.arm_workspaces import ML_API_VERSIONS, check_workspace
+from mlflow_azure_backend.emulator.specification import JOB
+
+service = Service("Jobs", host=ARM, audiences=(AUDIENCE_ARM,), prefix=WORKSPACE, api_versions=ML_API_VERSIONS)
+
+_PUT = (
+    "recordings test_command_job_register_output (2022-12-01-preview); bodies of 2024-01 and 2025-01 previews from "
+    "azure-ai-ml 1.35; the words of the refusal from its issues. Computes and several nodes are refused so far"
+)
+_GET = "recordings test_command_job_register_output and test_command_job_local (the error)"
+_CANCEL = "azure-ai-ml 1.35 as it polls; no recording of a live cancel is known: risk, a client may see other headers"
+_MAY_CHANGE = {"description", "tags", "displayName", "properties", "isArchived"}
+_EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
+
+
+def _find(call: Call) -> Job:
+    job = call.world.jobs.get(call.path["name"])
+    if job is None:
+        raise user_error(404, "Job {jobId} not found.", "NotFound", "JobNotFound", jobId=call.path["name"])
+    return job
+
+
+def _shown(call: Call, job: Job) -> dict[str, Any]:
+    """The resource."""
+    created = moment(job.created)
+    return {
+        "id": f"{call.world.settings.workspace}/jobs/{job.name}",
+        "name": job.name,
+        "type": "Microsoft.MachineLearningServices/workspaces/jobs",
+        "properties": {**job.properties, "status": job.status},
+        "systemData": {
+            "createdAt": None if created is None else created.isoformat(),
+            "createdBy": job.user,
+            "createdByType": "Application",
+        },
+    }
+
+
+def _properties(call: Call, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for with what the service adds."""
+    settings = call.world.settings
+    group = f"/subscriptions/{settings.subscription_id}/resourcegroups/{settings.resource_group}"
+    wsid = f"{group}/workspaces/{settings.workspace_name}"
+    nothing = {"port": None, "status": None, "errorMessage": None, "properties": None, "nodes": None}
+    services = {
+        "Tracking": {"jobServiceType": "Tracking", "endpoint": f"{settings.tracking_uri}?", **nothing},
+        "Studio": {"jobServiceType": "Studio", "endpoint": f"https://ml.azure.com/runs/{name}?wsid={wsid}", **nothing},
+    }
+    default = {
+        "description": None,
+        "uri": f"azureml://datastores/workspaceartifactstore/ExperimentRun/dcid.{name}",
+        "mode": "ReadWriteMount",
+        "jobOutputType": "uri_folder",
+    }
+    absent = dict.fromkeys(
+        ("description", "computeId", "identity", "componentId", "codeId", "distribution", "limits", "queueSettings")
+    )
+    given = {key: value for key, value in asked.items() if value is not None}
+    resources = {"instanceCount": 1, "instanceType": None, "properties": None, "shmSize": "2g", "dockerArgs": None}
+    return {
+        **absent,
+        "experimentName": "Default",
+        "displayName": name,
+        "isArchived": False,
+        "environmentVariables": {},
+        "inputs": {},
+        "parameters": {},
+        **given,
+        "tags": given.get("tags") or {},
+        "properties": {**(given.get("properties") or {}), "_azureml.ComputeTargetType": "amlctrain"},
+        "services": {**services, **(given.get("services") or {})},
+        "outputs": {**(given.get("outputs") or {}), "default": default},
+        "resources": {**resources, **(given.get("resources") or {})},
+    }
+
+
+def _check(asked: dict[str, Any]) -> None:
+    experiment = asked.get("experimentName") or "Default"
+    if not _EXPERIMENT.fullmatch(experiment):
+        words = (
+            "Experiment name must be 1-256 characters, start with a letter or a number, and can only contain letters, "
+            "numbers, underscores, and dashes."
+        )
+        raise user_error(400, words, "BadArgument")
+    if asked.get("computeId"):
+        raise user_error(404, "Compute {name} not found.", "NotFound", name=str(asked["computeId"]).rpartition("/")[2])
+    if asked.get("distribution") or (asked.get("resources") or {}).get("instanceCount", 1) > 1:
+        raise user_error(400, "The emulator runs jobs on one node, without a distribution.", "BadArgument")
+
+
+@service.operation("Jobs_CreateOrUpdate", "PUT", "/jobs/{name}", known=Known.RECORDED, source=_PUT, body=JOB)
+async def put_job(call: Call) -> Answer:
+    """Make a job; the same request again answers with the job that is there, another one under its name is refused."""
+    check_workspace(call)
+    world, name, asked = call.world, call.path["name"], call.body["properties"]
+    old = world.jobs.get(name)
+    if old is not None:
+        changed = [key for key in {*old.asked, *asked} - _MAY_CHANGE if old.asked.get(key) != asked.get(key)]
+        if changed:
+            words = (
+                "A job with this name already exists. If you are trying to create a new job, use a different name. If "
+                "you are trying to update an existing job, the existing job's {field} cannot be changed. Only "
+                "description, tags, displayName, properties, and isArchived can be updated."
+            )
+            raise user_error(400, words, "BadArgument", field=sorted(changed)[0])
+        changes = {key: value for key, value in asked.items() if key in _MAY_CHANGE and value is not None}
+        old.properties |= changes
+        old.asked |= changes
+        world.jobs.add(old)
+        return Answer(_shown(call, old), 200)
+    _check(asked)
+    user = world.settings.client_id
+    created = world.clock.now().timestamp()
+    job = Job(name, asked, _properties(call, name, asked), "Starting", created, user)
+    world.jobs.add(job)
+    world.carry_out(Execution(world, job))
+    location = f"{call.origin}{call.request.path}?api-version={call.query['api-version']}"
+    return Answer(_shown(call, job), 201, {"Location": location})
+
+
+@service.operation("Jobs_Get", "GET", "/jobs/{name}", known=Known.RECORDED, source=_GET)
+async def get_job(call: Call) -> Answer:
+    """A job."""
+    check_workspace(call)
+    return Answer(_shown(call, _find(call)))
+
+
+@service.operation(
+    "Jobs_List", "GET", "/jobs", known=Known.SPECIFIED, source="specification 2024-10-01, Jobs_List; all on one page"
+)
+async def list_jobs(call: Call) -> Answer:
+    """All jobs, the newest first."""
+    check_workspace(call)
+    return Answer({"value": [_shown(call, job) for job in reversed(call.world.jobs.all())], "nextLink": None})
+
+
+@service.operation("Jobs_Cancel", "POST", "/jobs/{name}/cancel", known=Known.INFERRED, source=_CANCEL)
+async def cancel_job(call: Call) -> Answer:
+    """Ask that a job be cancelled; its command's whole tree is ended. One that is over stays as it is."""
+    check_workspace(call)
+    job = _find(call)
+    if job.is_final:
+        return Answer(status=200)
+    call.world.jobs.move(job.name, "CancelRequested")
+    task = call.world.jobs.work.get(job.name)
+    if task is not None:
+        task.cancel()
+    return Answer(status=202, headers=long_running.start(call, "job", 0))
