@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 from mlflow_azure_backend.config import BackendConfig, Environment, LoadedConfig, TargetName, load_config
 from mlflow_azure_backend.environment import image_lock
+from mlflow_azure_backend.environment.carried import carried_lock
 from mlflow_azure_backend.environment.lock import EnvironmentLock
+from mlflow_azure_backend.environment.reporting import notes_on_reporting, with_mlflow
 from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
 from mlflow_azure_backend.environment.store import find_prefix
@@ -113,7 +115,7 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
     with story.phase("snapshot") as line:
         source, loaded = _project_and_config(order, checkout, environ)
         project = load_project(source.folder)
-        target = _target(loaded, project)
+        target = target_of(loaded, project)
         loaded = loaded.for_target(target)
         story.header(_PLACES.get(target) or str(loaded.config.compute))
         entry_point = find_entry_point(project, order.entry_point)
@@ -129,10 +131,12 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
         if snapshot.left_out:
             line.details.append(("left out", _left_out(snapshot.left_out)))
     with story.phase("environment") as line:
-        wanted = _wanted_environment(project, loaded, target)
+        wanted = wanted_environment(project, loaded, target)
         foreseen = _look_ahead(order, entry_point, arguments, snapshot, wanted, loaded.config, target, environ, project)
         refuse(foreseen)
-        environment = _environment(order, wanted, cache, line)
+        file = _environment_file(project, wanted)
+        carried = carried_lock(wanted) if order.repeats is None else None
+        environment = (carried and carried.lock) or _environment(order, wanted, cache, line)
         line.summary = _environment_text(environment, cache)
     return JobRequest(
         submission_id=submission_id,
@@ -143,13 +147,15 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
         command=render_command(entry_point, arguments),
         snapshot=snapshot,
         environment=environment,
-        environment_file=_environment_file(project, wanted),
+        environment_file=file,
         config=loaded.config,
         options=loaded.mlflow,
         notes=(
             *_notes(source, loaded, project, arguments, wanted),
             *map(str, foreseen),
             *_notes_on_repeat(order, environment),
+            *(() if carried is None else (carried.note,)),
+            *notes_on_reporting(environment, wanted, file=file, tracking_uri=order.tracking_uri),
         ),
         docker=project.environment.docker,
     )
@@ -322,17 +328,18 @@ def _environment_text(environment: EnvironmentLock, cache: Path) -> str:
     return f"{python}, {counted(len(environment.packages), 'package')}, {state}"
 
 
-def _target(loaded: LoadedConfig, project: ProjectSpec) -> TargetName:
+def target_of(loaded: LoadedConfig, project: ProjectSpec) -> TargetName:
     """Where it runs: a project that brings an image runs in a container unless the user says otherwise."""
     config = loaded.config
     chosen = {"compute", "environment"} & config.model_fields_set
     return "docker" if project.environment.docker is not None and not chosen else config.target
 
 
-def _wanted_environment(project: ProjectSpec, loaded: LoadedConfig, target: TargetName) -> EnvironmentSpec:
+def wanted_environment(project: ProjectSpec, loaded: LoadedConfig, target: TargetName) -> EnvironmentSpec:
+    """What the project declares, with what the configuration changes in it."""
     asked, docker = loaded.config.environment, project.environment.docker
     made = asked if isinstance(asked, Environment) else Environment()
-    return read_environment(
+    wanted = read_environment(
         project.environment.kind.value,
         project.environment.path,
         folder=project.folder,
@@ -343,6 +350,7 @@ def _wanted_environment(project: ProjectSpec, loaded: LoadedConfig, target: Targ
         channels=made.channels,
         virtual_packages=made.virtual_packages,
     )
+    return with_mlflow(wanted) if made.inject_mlflow else wanted
 
 
 def _environment_file(project: ProjectSpec, wanted: EnvironmentSpec) -> str | None:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
             timeout: Seconds that it may run; None for no limit.
             leash_fd: Inherited descriptor of the leash; None: the job outlives the client.
             notify_fd: Inherited descriptor of the doorbell; None: nobody listens.
+            held_fds: Inherited descriptors that stay open while the job lives, such as a lock on its environment.
             on_end: The command that records the run's end when no client does; None: nobody does it from here.
             on_end_env: All of its environment.
         """
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         timeout: float | None
         leash_fd: int | None
         notify_fd: int | None
+        held_fds: list[int]
         on_end: list[str] | None
         on_end_env: dict[str, str]
 
@@ -327,8 +329,8 @@ class Supervisor:
         self.on_end, self.on_end_env = order["on_end"], order["on_end_env"]
         self.bell = Doorbell(order["notify_fd"])
         self._leash = order["leash_fd"]
-        if self._leash is not None:
-            os.set_inheritable(self._leash, False)
+        for descriptor in (*order["held_fds"], *(() if self._leash is None else (self._leash,))):
+            os.set_inheritable(descriptor, False)
         self._grace = order["grace"]
         self._lease = os.open("lease", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 

@@ -76,6 +76,7 @@ class Client:
             "grace": GRACE_THAT_IS_NEVER_USED_UP,
             "timeout": None,
             "leash_fd": leash_fd,
+            "held_fds": [],
             "notify_fd": notify_fd,
             "on_end": None,
             "on_end_env": {},
@@ -534,7 +535,7 @@ def test_kill_9_of_a_real_client(client: Client, witness: Witness) -> None:
         "supervisor.communicate(json.dumps(order).encode())"
     )
     order = {"argv": python(FAMILY, witness.path), "cwd": "/", "env": {}, "grace": 10.0, "timeout": None}
-    order |= {"notify_fd": None, "on_end": None, "on_end_env": {}}
+    order |= {"notify_fd": None, "held_fds": [], "on_end": None, "on_end_env": {}}
     with subprocess.Popen([sys.executable, "-c", code, json.dumps(order), *SUPERVISED, str(client.folder)]) as dying:
         assert witness.hears(3) == b"xxx"
         until((client.folder / "supervisor.json").exists)

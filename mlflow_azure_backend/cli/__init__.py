@@ -9,6 +9,7 @@ import click
 
 from mlflow_azure_backend import __version__
 from mlflow_azure_backend.cli.commands import Commands
+from mlflow_azure_backend.cli.environments import env, lock, prune
 from mlflow_azure_backend.cli.installation import doctor, emulator
 from mlflow_azure_backend.cli.runs import attach, cancel, list_runs, logs, open_run, status, sync_runs
 from mlflow_azure_backend.cli.starting import plan, rerun_run, run
@@ -20,5 +21,21 @@ def main() -> None:
     """Run MLflow projects, follow them, and look after them."""
 
 
-for _command in (run, plan, list_runs, status, logs, attach, cancel, rerun_run, sync_runs, doctor, open_run, emulator):
+for _command in (
+    run,
+    plan,
+    list_runs,
+    status,
+    logs,
+    attach,
+    cancel,
+    rerun_run,
+    sync_runs,
+    doctor,
+    open_run,
+    emulator,
+    lock,
+    env,
+    prune,
+):
     main.add_command(_command)

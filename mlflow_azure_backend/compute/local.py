@@ -21,7 +21,7 @@ from mlflow_azure_backend.compute.supervised import (
 )
 from mlflow_azure_backend.config import BackendConfig, MlflowOptions
 from mlflow_azure_backend.environment.plugin import with_plugin
-from mlflow_azure_backend.environment.store import ensure_prefix
+from mlflow_azure_backend.environment.store import ensure_prefix, hold
 from mlflow_azure_backend.errors import TargetError
 from mlflow_azure_backend.inputs import fetch_remote_paths
 from mlflow_azure_backend.job import RUN_VARIABLE, JobRequest, PreparedJob
@@ -65,7 +65,10 @@ class LocalTarget(SupervisedTarget):
             "on_end": [sys.executable, "-m", "mlflow_azure_backend.recorder", run.key],
             "on_end_env": own_environment(run),
         }
-        self._supervise(run, record, order, attached=attached)
+        cache = cache_home(os.environ)
+        with hold(request.environment, cache=cache) as held:
+            ensure_prefix(request.environment, cache=cache)  # nobody held it since ``prepare``
+            self._supervise(run, record, order, attached=attached, held=held)
 
     def _clean_up(self, _run: RunFolder, record: RunRecord) -> None:
         """Kill what a job without a supervisor left behind: whoever has its run id in the environment. Linux only.

@@ -77,9 +77,25 @@ class SupervisedTarget(ComputeTarget):
         folder = Path(handle.details["folder"])
         return RunFolder(folder.parent.parent, folder.name)
 
-    def _supervise(self, run: RunFolder, record: RunRecord, order: dict[str, object], *, attached: bool) -> None:
-        """Start the supervisor, which starts the command; return when the command runs or could not be started."""
-        link = _start_supervisor(run, order, attached=attached)
+    def _supervise(
+        self,
+        run: RunFolder,
+        record: RunRecord,
+        order: dict[str, object],
+        *,
+        attached: bool,
+        held: tuple[int, ...] = (),
+    ) -> None:
+        """Start the supervisor, which starts the command; return when the command runs or could not be started.
+
+        Args:
+            run: The job's folder.
+            record: What is recorded of it.
+            order: What the supervisor is to do.
+            attached: Whether the job ends with this client.
+            held: Descriptors that the supervisor keeps open while the job lives.
+        """
+        link = _start_supervisor(run, order, attached=attached, held=held)
         with self._links_lock:
             self._links[str(record.run_id)] = link
 
@@ -190,11 +206,11 @@ def own_environment(run: RunFolder) -> dict[str, str]:
     return {**inherited(), "MLFLOW_AZURE_HOME": str(run.paths.folder.parent.parent)}
 
 
-def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: bool) -> _Link:
+def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: bool, held: tuple[int, ...]) -> _Link:
     doorbell, doorbell_far = os.pipe()
     leash_far, leash = os.pipe() if attached else (None, None)
     far_ends = [end for end in (doorbell_far, leash_far) if end is not None]
-    order |= {"notify_fd": doorbell_far, "leash_fd": leash_far}
+    order |= {"notify_fd": doorbell_far, "leash_fd": leash_far, "held_fds": held}
     diary = os.open(run.paths.folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         supervisor = subprocess.Popen(
@@ -202,7 +218,7 @@ def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: boo
             stdin=subprocess.PIPE,
             stdout=diary,
             stderr=diary,
-            pass_fds=far_ends,
+            pass_fds=(*far_ends, *held),
             start_new_session=True,  # the terminal's Ctrl-C is ours, also before the supervisor can say so
         )
     except OSError as error:

@@ -24,7 +24,7 @@ from mlflow_azure_backend.errors import EnvironmentUnavailable
 from mlflow_azure_backend.files import fault_point
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from mlflow_azure_backend.environment.spec import EnvironmentSpec
@@ -97,6 +97,12 @@ def read_recorded(text: str, spec: EnvironmentSpec, machine: Machine) -> Environ
         step = "run the project anew, which resolves its environment for this machine"
         raise EnvironmentUnavailable(f"the recorded environment is for {made_for}, and this is {here}", next_step=step)
     return read(text, spec, machine)
+
+
+def lock_text(python: Interpreter, options: Iterable[str], packages: Iterable[LockedPackage]) -> str:
+    """The text of a lock for a Python on this platform; ``options`` are ``--no-binary`` and ``--only-binary`` lines."""
+    lines = "".join(f"{option}\n" for option in options)
+    return _head(python) + lines + "".join(package.line() for package in packages)
 
 
 def current_lock() -> EnvironmentLock:
@@ -186,8 +192,7 @@ def _compile(spec: EnvironmentSpec, python: Interpreter, machine: Machine, cache
     if done.returncode != 0:
         raise uv_failure(done.stderr, origins=_origins(spec), folder=cache)
     packages = sorted(_packages(done.stdout), key=lambda package: package.name)
-    options = "".join(f"{option}\n" for option in spec.options)
-    return _head(python) + options + "".join(_pinned(package, spec).line() for package in packages)
+    return lock_text(python, spec.options, [_pinned(package, spec) for package in packages])
 
 
 def _origins(spec: EnvironmentSpec) -> dict[str, tuple[str, ...]]:

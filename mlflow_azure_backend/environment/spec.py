@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Declared = Literal["none", "python_env", "conda_env", "docker_env"]
 """Which kind of environment file the project has, in MLproject's words."""
 
+MLFLOW_DEFAULT: Final = "MLflow's own default"
+"""The origin of a requirement that no file of the project has."""
+
 _MANAGERS: Final = ("local", "virtualenv", "uv", "conda")
 
 
@@ -249,4 +252,4 @@ def _pip(found: Requirements, env_manager: str | None) -> tuple[RequirementLine,
 
     if env_manager == "uv" or found.indexes.no_index or any(line.name == "pip" for line in found.lines):
         return ()
-    return (RequirementLine("pip", "pip", "MLflow's own default"),)
+    return (RequirementLine("pip", "pip", MLFLOW_DEFAULT),)

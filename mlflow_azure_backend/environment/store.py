@@ -33,7 +33,7 @@ from mlflow_azure_backend.environment.uv_process import run_uv, uv_failure
 from mlflow_azure_backend.files import fault_point
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from mlflow_azure_backend.environment.lock import EnvironmentLock
 
@@ -117,35 +117,91 @@ def ensure_prefix(lock: EnvironmentLock, *, cache: Path, on_progress: Progress =
     return Prefix(path, path / "bin/python", hit=hit, seconds=time.perf_counter() - begun, notes=notes)
 
 
+@contextlib.contextmanager
+def hold(lock: EnvironmentLock, *, cache: Path) -> Iterator[tuple[int, ...]]:
+    """Keep an environment from being pruned, and note that it was used.
+
+    Yields the descriptor to hand to the process that runs in it: the environment is in use until the last holder has
+    closed it or died. There is none for the current interpreter, nor in a cache that cannot be written to, where
+    nothing can be pruned either.
+    """
+    import fcntl
+
+    if lock.kind not in ("python", "conda"):
+        yield ()
+        return
+    path = use_file(_place(lock, cache))
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        yield ()
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+        yield (descriptor,)
+    finally:
+        os.close(descriptor)
+
+
+def use_file(prefix: Path) -> Path:
+    """The file beside a prefix that its users hold locked; its time is that of the last use."""
+    return prefix.with_suffix(".use")
+
+
+def key_of(prefix: Path) -> str | None:
+    """The environment key of a folder in the cache; None when it is not whole: what nobody may run in."""
+    try:
+        found = prefix.lstat()
+        sealed = read_sealed(prefix / _MARKER)
+        said = None if sealed is None else json.loads(sealed)
+        key = None if said is None else str(said["key"])
+        expected = None if key is None else _marker(prefix, key)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    return key if ours and sealed == expected else None
+
+
+def remove_prefix(path: Path) -> None:
+    """Delete what is there, its marker first: half of a prefix must not pass for one. The caller holds its lock.
+
+    Raises:
+        OSError: It cannot be deleted.
+    """
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        with contextlib.suppress(IsADirectoryError):
+            (path / _MARKER).unlink(missing_ok=True)
+        shutil.rmtree(path)
+
+
 def _place(lock: EnvironmentLock, cache: Path) -> Path:
     return cache.absolute() / "environments" / lock.key[:32]
 
 
 def _is_whole(path: Path, lock: EnvironmentLock) -> bool:
     """True when the marker says what it must say now."""
-    try:
-        found = path.lstat()
-        expected = _marker(path, lock)
-    except OSError:
-        return False
-    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-    return ours and read_sealed(path / _MARKER) == expected
+    return key_of(path) == lock.key
 
 
-def _marker(path: Path, lock: EnvironmentLock) -> str:
+def _marker(path: Path, key: str) -> str:
     """What makes a prefix valid: its key, its place (scripts carry it), and the very Python that it was built on."""
     # A conda environment need not have one; that it was built at all, its history says.
-    python = (path / ("conda-meta/history" if lock.python_version is None else "bin/python")).stat()
-    return json.dumps({"key": lock.key, "path": str(path), "python": [python.st_size, python.st_mtime_ns]})
+    has_python = (path / "bin/python").exists()
+    python = (path / ("bin/python" if has_python else "conda-meta/history")).stat()
+    return json.dumps({"key": key, "path": str(path), "python": [python.st_size, python.st_mtime_ns]})
 
 
 def _build_or_remove(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> tuple[str, ...]:
     try:
-        _remove(path)
+        remove_prefix(path)
         try:
             return _build(path, lock, descriptor, on_progress)
         except BaseException:
-            _remove(path)
+            remove_prefix(path)
             raise
     except OSError as error:
         raise unusable(error, path) from None
@@ -162,7 +218,7 @@ def _build(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Prog
         _build_python(path, lock, descriptor, on_progress)
     on_progress("finishing")
     fault_point("environment.before_marker")
-    write_sealed(path / _MARKER, _marker(path, lock))
+    write_sealed(path / _MARKER, _marker(path, lock.key))
     return notes
 
 
@@ -195,13 +251,3 @@ def _install(path: Path, lock: EnvironmentLock, descriptor: int, environ: Mappin
         if done.returncode == 0:
             return
     raise uv_failure(done.stderr, origins={}, folder=path)
-
-
-def _remove(path: Path) -> None:
-    """Delete what is there, its marker first: half of a prefix must not pass for one."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        with contextlib.suppress(IsADirectoryError):
-            (path / _MARKER).unlink(missing_ok=True)
-        shutil.rmtree(path)

@@ -68,6 +68,7 @@ def supervised(bench: Bench, code: str) -> Iterator[Supervised]:
         "grace": 1,
         "timeout": None,
         "leash_fd": leash_far,
+        "held_fds": [],
         "notify_fd": doorbell_far,
         "on_end": None,
         "on_end_env": {},

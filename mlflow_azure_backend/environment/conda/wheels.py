@@ -7,7 +7,6 @@ something asks for another version.
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+import tomli
 from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
 from packaging.utils import BuildTag, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
@@ -26,8 +26,6 @@ from packaging.version import InvalidVersion, Version
 from mlflow_azure_backend.environment.indexes import has_credentials, redact
 from mlflow_azure_backend.environment.uv_process import run_uv, uv_failure
 from mlflow_azure_backend.errors import EnvironmentUnavailable
-
-tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,7 +115,7 @@ def resolve_wheels(
     if done.returncode != 0:
         raise _failure(done.stderr, spec, cache)
     tags = {tag: rank for rank, tag in enumerate(_tags(subdir, python, virtual_packages))}
-    packages = tomllib.loads(done.stdout).get("packages", [])
+    packages = tomli.loads(done.stdout).get("packages", [])
     return [
         _wheel(package, tags, spec, subdir)
         for package in packages
