@@ -6,6 +6,7 @@ What a cluster takes has the names and words of ``az ml``'s command job
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -120,6 +121,15 @@ class Environment(Block):
     inject_mlflow: bool = Field(
         False, description="Add MLflow to an environment that has none.", json_schema_extra=ON_ALL
     )
+
+    @field_validator("channels")
+    @classmethod
+    def _holds_no_credentials(cls, channels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for channel in channels or ():
+            found = re.search(r"://([^/@]*)@|/t/([^/]+)/", channel)
+            if found and re.sub(r"\$\{?\w+\}?|:", "", found[1] or found[2] or ""):
+                raise refused("credentials would be stored with the run: use ~/.netrc or https://$USER:$PASSWORD@HOST/")
+        return channels
 
 
 class Resources(Block):

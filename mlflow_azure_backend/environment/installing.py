@@ -31,6 +31,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 LONGEST_PREFIX = 250
 """Bytes that conda packages leave for the place that they are installed to."""
@@ -80,7 +81,7 @@ def install(lock: Path, prefix: Path, index_options: str = "", *, compile_byteco
         raise InstallError(
             f"{prefix}: conda packages cannot be installed below a path of more than {LONGEST_PREFIX} bytes"
         )
-    records, wheels = _read(lock)
+    records, wheels = _read(lock, index_options)
     _say(f"installing {len(records)} conda packages")
     asyncio.run(_install_records(records, prefix))
     (prefix / "conda-meta").mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _read(lock: Path) -> tuple[list[Any], dict[str, str]]:
+def _read(lock: Path, index_options: str) -> tuple[list[Any], dict[str, str]]:
     """The conda records of this platform, and a requirement line for each wheel by its canonical name."""
     from rattler import LockFile, Subdir
 
@@ -113,7 +114,6 @@ def _read(lock: Path) -> tuple[list[Any], dict[str, str]]:
     platform = next((one for one in environment.platforms() if str(one) == here), None) if environment else None
     if environment is None or platform is None:
         raise InstallError(f"{lock}: it has nothing for {here}")
-    direct = _direct_addresses(lock.read_text(encoding="utf-8"))
     wheels = {}
     for package in environment.packages(platform) or ():
         if type(package).__name__ == "PypiLockedPackage":
@@ -121,23 +121,23 @@ def _read(lock: Path) -> tuple[list[Any], dict[str, str]]:
             if hashes is None or hashes.sha256 is None:
                 raise InstallError(f"{lock}: it gives no sha256 for {package.name}")
             name = _canonical(str(package.name))
-            wanted = f"{name} @ {direct[name]}" if name in direct else f"{name}=={_version(package)}"
-            wheels[name] = f"{wanted} --hash=sha256:{hashes.sha256.hex()}"
+            wheels[name] = f"{_requirement(name, package, index_options)} --hash=sha256:{hashes.sha256.hex()}"
     return environment.conda_repodata_records_for_platform(platform) or [], wheels
 
 
-def _version(package: Any) -> str:
-    return str(package.version)
+def _requirement(name: str, package: Any, index_options: str) -> str:
+    """The very file that was locked: asked by name, uv would take the wheel that suits this machine best.
 
-
-def _direct_addresses(text: str) -> dict[str, str]:
-    """Names and addresses of what is on no index (``source:`` in conda-lock's format, which rattler passes over)."""
-    found = {}
-    for block in re.split(r"^\s*- (?=name:)", text, flags=re.MULTILINE)[1:]:
-        source = re.search(r"^\s+source:\n(?:\s+type: url\n)?\s+url: (\S+)", block, flags=re.MULTILINE)
-        if source and re.search(r"^\s+manager: pip$", block, flags=re.MULTILINE):
-            found[_canonical(block[len("name:") :].split("\n", 1)[0].strip(" '\""))] = source[1].strip("'\"")
-    return found
+    A file of the project is not where its relative address leads, but in a folder among the index options.
+    """
+    parts = urlsplit(str(package.location))
+    if parts.scheme != "file" or Path(unquote(parts.path)).is_file():
+        return f"{name} @ {package.location}"
+    for folder in re.findall(r"^--find-links (file:\S+)$", index_options, flags=re.MULTILINE):
+        file = Path(unquote(urlsplit(folder).path)) / unquote(parts.path).rpartition("/")[2]
+        if file.is_file():
+            return f"{name} @ {file.as_uri()}"
+    return f"{name}=={package.version}"
 
 
 def _variables(lock: Path) -> dict[str, str]:

@@ -104,6 +104,18 @@ def test_an_environment_of_conda_packages_and_wheels_runs_and_is_a_hit_at_once(
     assert said.stdout.decode() == f"{where}\n"
 
 
+def test_the_wheel_that_was_locked_is_the_one_that_is_installed(
+    folder: Path, cache: Path, make_wheel: MakeWheel, read_conda: ReadProject
+) -> None:
+    """Although this machine, which is newer than what is declared, could use another that uv prefers."""
+    plain = make_wheel("gamma", "1.0")
+    newer = plain.with_name(plain.name.replace("py3-none-any", "py3-none-manylinux_2_31_x86_64"))
+    newer.write_bytes(plain.read_bytes() + b"\0")
+    lock = resolve(read_conda(f"python={MINOR}", pip=("gamma",)), cache=cache)
+    assert f"file:wheels/{plain.name}" in lock.text
+    assert "1.0" in run(ensure_prefix(lock, cache=cache), "gamma-say")
+
+
 def test_activation_does_what_conda_s_does(cache: Path, lab: Channel, read_conda: ReadProject) -> None:
     prefix = ensure_prefix(resolve(read_conda("alpha", "scripted", head=LAB), cache=cache), cache=cache)
     assert prefix.notes == ("the post-link scripts of scripted are not run: they are arbitrary code of the packages",)
