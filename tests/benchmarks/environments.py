@@ -1,22 +1,42 @@
-"""P14 and P15: a Python environment that is there, and one that has to be built."""
+"""P14 and P15: an environment that is there, and one that has to be built, of uv's packages and of conda's."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from mlflow_azure_backend.environment.resolving import resolve
-from mlflow_azure_backend.environment.spec import read_environment
+from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
 from mlflow_azure_backend.environment.store import ensure_prefix
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.local_runs import worker
 from tests.benchmarks.measure import Goal, Result, by_turns, timed
+from tests.conda_channel import build_conda_forge, serve
 
 _MLPROJECT = "name: locked\npython_env: python_env.yaml\nentry_points:\n  main:\n    command: python -S -c pass\n"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _PACKAGES = ("pandas", "requests", "rich")
+_CONDA_MLPROJECT = _MLPROJECT.replace("python_env: python_env.yaml", "conda_env: conda.yaml")
+_CONDA = f"""channels: [conda-forge]
+dependencies: [python={_PYTHON}, numpy, pyyaml, setuptools, pip, pip: [{", ".join(_PACKAGES)}]]
+"""
+_BARE = """
+import asyncio, subprocess, sys
+import rattler, uv
+lock, prefix, wheels = sys.argv[1:]
+environment = rattler.LockFile.from_path(lock).default_environment()
+records = environment.conda_repodata_records_for_platform(environment.platforms()[0])
+client = rattler.Client.from_config(rattler.Config.load_from_default_locations("rattler"))
+asyncio.run(rattler.install(records, prefix, client=client, show_progress=False))
+sync = [uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--offline", "--python", prefix + "/bin/python"]
+subprocess.run([*sync, "-r", wheels], check=True)
+"""
+"""A bare installation of a lock by the same two libraries: nothing is compared, nothing is kept from being half done."""
 
 
 def warm(bench: Bench) -> Iterator[Result]:
@@ -60,4 +80,88 @@ def cold(bench: Bench) -> Iterator[Result]:
     yield Result("P15", what, "`uv venv` and `uv pip sync`", Goal(1.15), wall, cpu)
 
 
-CASES = {"P14": warm, "P15": cold}
+@contextlib.contextmanager
+def _conda_forge(bench: Bench) -> Iterator[Mapping[str, str]]:
+    """conda-forge on loopback for us and for peers, with caches of the benchmark's own."""
+    home = bench.folder / "rattler"
+    home.mkdir(exist_ok=True)
+    channels = bench.folder / "channels"
+    if not channels.exists():
+        build_conda_forge(channels / "conda-forge")
+    variables = {"RATTLER_HOME": str(home), "RATTLER_CACHE_DIR": str(bench.folder / "rattler-cache")}
+    before = {name: os.environ.get(name) for name in variables}
+    with contextlib.contextmanager(serve)(channels) as server:
+        (home / "config.toml").write_text(server.configuration(), encoding="utf-8")
+        os.environ.update(variables)
+        bench.environment.update(variables)
+        try:
+            yield variables
+        finally:
+            for name, value in before.items():
+                del bench.environment[name]
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def _conda_project(bench: Bench) -> tuple[Path, EnvironmentSpec]:
+    folder = bench.project("conda", _CONDA_MLPROJECT, {"conda.yaml": _CONDA})
+    path = folder / "conda.yaml"
+    return folder, read_environment("conda_env", path, folder=folder, env_manager=None, current=False)
+
+
+def warm_conda(bench: Bench) -> Iterator[Result]:
+    """P14 for conda: what a run in a conda environment costs more, when that has been built."""
+    with _conda_forge(bench):
+        project, _ = _conda_project(bench)
+        with worker(bench, project, bench.store("conda")) as costs:
+            ((wall, cpu),) = by_turns(costs("azureml", "conda"), costs("azureml", "local"))
+    what, peer = "a run in its conda environment, built before", "the same run with `env_manager=local`"
+    yield Result("P14b", what, peer, Goal(1.1), wall, cpu)
+
+
+def cold_conda(bench: Bench) -> Iterator[Result]:
+    """P15 for conda: building from the lock, packages in the caches on both sides; and making a lock."""
+    cache, peer, locks = bench.folder / "conda-environments", bench.folder / "conda-peer", bench.folder / "conda-locks"
+    file, wheels = bench.folder / "conda-lock.yml", bench.folder / "wheels.txt"
+    with _conda_forge(bench):
+        _, wanted = _conda_project(bench)
+        lock = resolve(wanted, cache=cache)
+        file.write_text(lock.text, encoding="utf-8")
+        pip = [one for one in lock.packages if one.manager == "pip"]
+        wheels.write_text("".join(one.line() for one in pip), encoding="utf-8")
+
+        def ours() -> None:
+            shutil.rmtree(cache / "environments", ignore_errors=True)
+            ensure_prefix(lock, cache=cache)
+
+        def bare() -> None:
+            shutil.rmtree(peer, ignore_errors=True)
+            bench.run([sys.executable, "-c", _BARE, str(file), str(peer), str(wheels)])
+
+        ((wall, cpu),) = by_turns(timed(ours), timed(bare))
+        what = f"building a conda environment of {len(lock.packages)} packages from its lock"
+        yield Result("P15b", what, "rattler's `install` and `uv pip install`, nothing compared", Goal(1.15), wall, cpu)
+
+        def anew() -> None:
+            shutil.rmtree(locks, ignore_errors=True)
+            resolve(wanted, cache=locks)
+
+        seconds = [timed(anew)().cpu for _ in range(5)][1:]
+        yield Result("P15c", "CPU time of a new conda lock", "", Goal(4, "s"), seconds)
+        hits = [timed(lambda: resolve(wanted, cache=locks))().cpu for _ in range(9)]
+        yield Result("P14c", "CPU time of a conda lock that is kept", "", Goal(0.15, "s"), hits)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        yield Result("P15d", "peak memory of solver, installer and uv", "", Goal(500, "MB"), [peak])
+
+
+def _both(*cases: Callable[[Bench], Iterator[Result]]) -> Callable[[Bench], Iterator[Result]]:
+    def case(bench: Bench) -> Iterator[Result]:
+        for each in cases:
+            yield from each(bench)
+
+    return case
+
+
+CASES = {"P14": _both(warm, warm_conda), "P15": _both(cold, cold_conda)}

@@ -151,6 +151,39 @@ def test_processes_that_want_the_same_build_it_once(folder: Path, cache: Path, s
     assert sum(line.startswith("installing") for lines in outputs for line in lines) == 1
 
 
+@pytest.mark.parametrize(
+    ("point", "action"),
+    [
+        ("environment.resolving", "kill"),
+        ("environment.before_install", "kill"),
+        ("environment.before_marker", "kill"),
+        ("environment.before_install", "sigint"),
+        ("environment.before_marker", "raise"),
+    ],
+)
+def test_a_fault_at_each_point_leaves_nothing_that_is_used(
+    folder: Path,
+    cache: Path,
+    lab: Channel,
+    read_conda: ReadProject,
+    monkeypatch: pytest.MonkeyPatch,
+    point: str,
+    action: str,
+) -> None:
+    spec = read_conda("alpha", head=LAB)
+    monkeypatch.setenv("MLFLOW_AZURE_FAULT", f"{point}:{action}")
+    broken = start_build(folder, cache)
+    broken.communicate(timeout=100)
+    assert broken.returncode != 0
+    monkeypatch.delenv("MLFLOW_AZURE_FAULT")
+    lock = resolve(spec, cache=cache)
+    if action != "kill" and point != "environment.resolving":
+        assert left_in(cache) == []
+    assert find_prefix(lock, cache=cache) is None
+    assert not ensure_prefix(lock, cache=cache).hit
+    assert left_in(cache) == [find_prefix(lock, cache=cache).name]  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("fatal", ["installing", "finishing"])
 def test_a_builder_killed_between_stages_leaves_nothing_that_is_used(
     folder: Path, cache: Path, small: EnvironmentLock, fatal: str
@@ -226,12 +259,11 @@ def test_a_flipped_byte_in_uv_s_cache_is_noticed_and_mended(
     make_wheel("gamma", "1.0")
     lock = resolve(read_conda(f"python={MINOR}", pip=("gamma",)), cache=cache)
     first = ensure_prefix(lock, cache=cache)
-    (cached,) = own_caches.glob("uv/archive-v*/*/gamma.py")
-    before = flip(cached)
+    before = {flip(cached) for cached in own_caches.glob("uv/archive-v*/*/gamma.py")}
     shutil.rmtree(first.path)
     second = ensure_prefix(lock, cache=cache)
     (installed,) = second.path.glob("lib/python*/site-packages/gamma.py")
-    assert installed.read_bytes() == before
+    assert {installed.read_bytes()} == before
     assert second.notes == ("the files of gamma in uv's cache are damaged, and fetched anew",)
 
 
