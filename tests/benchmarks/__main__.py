@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import environments, local_runs, long_journal, many_runs, project_files, supervising
+from tests.benchmarks import containers, environments, local_runs, long_journal, many_runs, project_files, supervising
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.report import line_of, update
 
@@ -22,6 +22,7 @@ CASES = {
     **supervising.CASES,
     **environments.CASES,
     **long_journal.CASES,
+    **containers.CASES,
 }
 """What measures each goal, by its id."""
 

@@ -1,5 +1,5 @@
 """A process that runs the project of its argument once for each line of its standard input, which names
-a backend and an environment manager.
+a backend and an environment manager, and ``build`` to have the project built into an image.
 
 It answers with seconds of wall and of CPU time.
 """
@@ -19,8 +19,15 @@ def main(project: str) -> None:
     """Until standard input ends."""
     logging.disable()
     for line in sys.stdin:
-        backend, env_manager = line.split()
-        run = partial(mlflow.projects.run, project, backend=backend, env_manager=env_manager, experiment_id="0")
+        backend, env_manager, *build = line.split()
+        run = partial(
+            mlflow.projects.run,
+            project,
+            backend=backend,
+            env_manager=env_manager,
+            experiment_id="0",
+            build_image=bool(build),
+        )
         cost = timed(run)()
         print(cost.wall, cost.cpu, flush=True)
 
