@@ -156,6 +156,7 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
             *_notes_on_repeat(order, environment),
             *(() if carried is None else (carried.note,)),
             *notes_on_reporting(environment, wanted, file=file, tracking_uri=order.tracking_uri),
+            *(_notes_on_container(loaded) if target == "docker" else ()),
         ),
         docker=project.environment.docker,
     )
@@ -296,6 +297,12 @@ def _notes_on_repeat(order: Order, environment: EnvironmentLock) -> Iterator[str
     note = None if order.repeats is None else order.repeats.note_on(environment)
     if note is not None:
         yield note
+
+
+def _notes_on_container(loaded: LoadedConfig) -> Iterator[str]:
+    from mlflow_azure_backend.containers.arguments import notes_on
+
+    yield from notes_on(loaded.mlflow.docker_args, loaded.config.resources.docker_args)
 
 
 def _is_elsewhere(tracking_uri: str | None) -> bool:

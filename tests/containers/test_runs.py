@@ -99,7 +99,9 @@ def test_gpus_that_are_not_there_are_named(write_project: Write, launch: Launch,
     assert only_run().data.tags["mlflow_azure.cause"] == "this docker engine has no GPUs to give"
 
 
-def test_limits_and_arguments_reach_the_container(write_project: Write, launch: Launch) -> None:
+def test_limits_and_arguments_reach_the_container(
+    write_project: Write, launch: Launch, capfd: pytest.CaptureFixture[str]
+) -> None:
     script = (
         "import json, os, socket\n"
         "shm = os.statvfs('/dev/shm')\n"
@@ -107,7 +109,8 @@ def test_limits_and_arguments_reach_the_container(write_project: Write, launch: 
     )
     folder = write_project({"MLproject": shell("python show.py"), "show.py": script})
     resources = {"shm_size": "3MiB", "memory": "64MiB", "cpus": 0.5, "docker_args": "--hostname given --user 5:5"}
-    submitted = launch(folder, {"resources": resources}, docker_args={"env": "X=y"})
+    submitted = launch(folder, {"resources": resources}, docker_args={"env": "X=y", "t": True})
+    assert "docker argument --tty has no effect" in capfd.readouterr().err
     assert json.loads("".join(submitted.logs())) == [3 * 2**20, "given", "y", 5]
 
 
