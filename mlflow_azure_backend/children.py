@@ -29,11 +29,12 @@ from mlflow_azure_backend.environment.resolving import recorded_lock
 from mlflow_azure_backend.environment.spec import EnvironmentSpec
 from mlflow_azure_backend.environment.store import find_prefix
 from mlflow_azure_backend.errors import BackendError, EnvironmentUnavailable
+from mlflow_azure_backend.interrupts import command_line_signals
 from mlflow_azure_backend.job import RUN_VARIABLE, TrackingContext
 from mlflow_azure_backend.journal import Journal, cache_home, state_home
 from mlflow_azure_backend.launching import launch, parent_of
 from mlflow_azure_backend.planning import Order
-from mlflow_azure_backend.submitted_run import AzureSubmittedRun, StillRunning, command_line_signals
+from mlflow_azure_backend.submitted_run import AzureSubmittedRun, StillRunning
 
 
 def main(reports: str) -> int:

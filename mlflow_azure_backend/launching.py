@@ -16,6 +16,7 @@ from mlflow_azure_backend.compute.base import ComputeTarget
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.errors import TrackingError
 from mlflow_azure_backend.files import fault_point
+from mlflow_azure_backend.interrupts import command_line_signals, raise_lost
 from mlflow_azure_backend.job import RUN_VARIABLE, JobRequest, PreparedJob, TrackingContext
 from mlflow_azure_backend.journal import Journal, Lease, RunFolder, RunRecord, makeshift_folder, state_home
 from mlflow_azure_backend.outputs import list_outputs
@@ -24,7 +25,7 @@ from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.repeats import record_order
 from mlflow_azure_backend.snapshot import extract_archive, write_archive
 from mlflow_azure_backend.source import is_fetchable_commit
-from mlflow_azure_backend.submitted_run import AzureSubmittedRun, Tie, command_line_signals
+from mlflow_azure_backend.submitted_run import AzureSubmittedRun, Tie
 from mlflow_azure_backend.sync import sync_silently
 
 
@@ -148,6 +149,7 @@ def _submit(
             replace(record, run_id=run_id, run_name=made.info.run_name, artifact_uri=made.info.artifact_uri)
         )
         fault_point("launching.before_submit")
+        raise_lost()
         handle = target.handle_for(run, run_id)
         run.write_handle(handle)
         fault_point("launching.after_handle")

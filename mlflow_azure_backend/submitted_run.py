@@ -5,12 +5,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from enum import Enum
-from types import FrameType
 from typing import Final
 
 from mlflow.exceptions import ExecutionException
@@ -22,6 +20,7 @@ from mlflow_azure_backend.compute import target_named
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.errors import BackendError, UnknownRun
 from mlflow_azure_backend.files import fault_point
+from mlflow_azure_backend.interrupts import remembered
 from mlflow_azure_backend.job import JobHandle
 from mlflow_azure_backend.journal import Journal, Lease, RunFolder, state_home
 from mlflow_azure_backend.recorder import Ending
@@ -131,13 +130,14 @@ class AzureSubmittedRun(SubmittedRun):
         goes_on = f"run {self.run_id} goes on; follow it with `mlflow-azure attach {self.run_id[:8]}`"
         if self.is_detached:
             raise StillRunning(goes_on)
-        try:
-            ending = self._follow()
-        except KeyboardInterrupt:
-            if self._tie is not Tie.ATTACHED:
-                raise StillRunning(goes_on) from None
-            self.cancel()
-            raise
+        with remembered():
+            try:
+                ending = self._follow()
+            except KeyboardInterrupt:
+                if self._tie is not Tie.ATTACHED:
+                    raise StillRunning(goes_on) from None
+                self.cancel()
+                raise
         return ending.run_status == "FINISHED"
 
     def cancel(self) -> None:
@@ -240,26 +240,3 @@ class AzureSubmittedRun(SubmittedRun):
         while (lease := self._run.try_lease()) is None and time.monotonic() < deadline:
             time.sleep(_LEASE_POLL_SECONDS)
         return lease
-
-
-@contextlib.contextmanager
-def command_line_signals() -> Iterator[None]:
-    """For a command that watches a job: SIGTERM is Ctrl-C, and a terminal that goes away is no reason to stop.
-
-    A handler that the embedding program has set stays.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, interrupt if number == signal.SIGTERM else signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from mlflow_azure_backend.journal import Journal, RunFolder, state_home
 from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.status import JobState, JobStatus
 from mlflow_azure_backend.sync import sync_silently
+
+if TYPE_CHECKING:
+    from mlflow_azure_backend.submitted_run import AzureSubmittedRun
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell says it: 128 + SIGINT."""
@@ -111,6 +114,17 @@ def leave(run: RunFolder, *, as_json: bool, has_ended: bool) -> None:
         say_json(facts_of(run))
     if has_ended:
         sys.exit(exit_code_of(run))
+
+
+def follow(submitted: AzureSubmittedRun) -> None:
+    """Wait for a job, and leave as after Ctrl-C when that only ended the watching."""
+    from mlflow_azure_backend.submitted_run import StillRunning
+
+    try:
+        submitted.wait()
+    except StillRunning as going_on:
+        Console().note(str(going_on))
+        sys.exit(INTERRUPTED)
 
 
 def say_json(value: object) -> None:

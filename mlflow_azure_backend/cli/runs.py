@@ -9,9 +9,9 @@ import sys
 import click
 
 from mlflow_azure_backend.cli.commands import (
-    INTERRUPTED,
     exit_code_of,
     facts_of,
+    follow,
     loading_mlflow,
     say_json,
     synced_journal,
@@ -20,6 +20,7 @@ from mlflow_azure_backend.compute import target_named
 from mlflow_azure_backend.compute.base import ComputeTarget
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.errors import UnknownRun
+from mlflow_azure_backend.interrupts import command_line_signals
 from mlflow_azure_backend.job import JobHandle, TrackingContext
 from mlflow_azure_backend.journal import Journal, RunFolder, state_home
 from mlflow_azure_backend.redaction import without_credentials
@@ -103,14 +104,10 @@ def attach(run: str) -> None:
     """
     folder = synced_journal().find(run)
     with loading_mlflow():
-        from mlflow_azure_backend.submitted_run import AzureSubmittedRun, StillRunning, command_line_signals
+        from mlflow_azure_backend.submitted_run import AzureSubmittedRun
 
     with command_line_signals():
-        try:
-            AzureSubmittedRun.attach(run).wait()
-        except StillRunning as going_on:
-            Console().note(str(going_on))
-            sys.exit(INTERRUPTED)
+        follow(AzureSubmittedRun.attach(run))
     sys.exit(exit_code_of(folder))
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mlflow_azure_backend.cli.commands import leave, loading_mlflow, say_json
+from mlflow_azure_backend.cli.commands import follow, leave, loading_mlflow, say_json
 from mlflow_azure_backend.compute import target_for
 from mlflow_azure_backend.config import read_config_argument
 from mlflow_azure_backend.console import Console
@@ -76,7 +76,7 @@ def run(
             order, Console(), experiment_name=experiment_name, experiment_id=experiment_id, run_name=run_name
         )
         if not submitted.is_detached:
-            submitted.wait()
+            follow(submitted)
     leave(submitted.folder, as_json=as_json, has_ended=not submitted.is_detached)
 
 
@@ -103,7 +103,7 @@ def rerun_run(
     with watching():
         submitted = rerun(run, Changes(changed, compute, run_name, detach), Console())
         if not submitted.is_detached:
-            submitted.wait()
+            follow(submitted)
     leave(submitted.folder, as_json=as_json, has_ended=not submitted.is_detached)
 
 

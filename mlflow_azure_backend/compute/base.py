@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 from mlflow_azure_backend.config import BackendConfig, MlflowOptions
 from mlflow_azure_backend.errors import ConfigError
+from mlflow_azure_backend.interrupts import raise_lost
 from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob
 from mlflow_azure_backend.journal import Journal, RunFolder
 from mlflow_azure_backend.status import JobState
@@ -95,7 +96,7 @@ class ComputeTarget(ABC):
     def wait_for_change(self, handle: JobHandle, timeout: float) -> None:
         """Block until the log or the state may have changed, at most ``timeout`` seconds. May return early.
 
-        Called by one thread at a time for one handle.
+        Several threads may wait for one handle: each is told.
         """
 
     @abstractmethod
@@ -118,6 +119,7 @@ class ComputeTarget(ABC):
     def read(self, handle: JobHandle, offset: int, *, follow: bool) -> Iterator[bytes]:
         """The log from byte ``offset`` on, in pieces: what there is now, or (``follow``) until the job has ended."""
         while True:
+            raise_lost()
             final = self.state(handle).status.is_final
             while chunk := self.read_log(handle, offset):
                 offset += len(chunk)

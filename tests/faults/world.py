@@ -55,7 +55,7 @@ class Client:
 
     @property
     def out(self) -> bytes:
-        return self._out.read_bytes()
+        return self._out.read_bytes() if self._out.exists() else b""
 
     @property
     def err(self) -> str:
