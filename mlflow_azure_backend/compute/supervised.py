@@ -46,14 +46,57 @@ class _Link:
     """The command runs, or has run."""
     rung_off: bool = False
     """The supervisor has closed its end."""
+    guard: threading.Condition = field(default_factory=threading.Condition)
+    """Held for what follows, and notified when the thread that listens has stopped."""
+    is_listened_to: bool = False
+    is_closed: bool = False
+    news: int = 0
+    """How often somebody has stopped listening."""
+    known: threading.local = field(default_factory=threading.local)
+    """``news`` when this thread last returned from ``wait``."""
+
+    def wait(self, timeout: float) -> None:
+        """Wait for news, at most ``timeout`` seconds; one thread listens at a time, for all that wait."""
+        with self.guard:
+            is_told = getattr(self.known, "news", -1) == self.news
+            listens = is_told and not self.is_listened_to and not self.is_closed
+            if listens:
+                self.is_listened_to = True
+            elif is_told and self.is_listened_to:
+                self.guard.wait(timeout)
+        if listens:
+            try:
+                if select.select([self.doorbell], [], [], timeout)[0]:
+                    _listen(self)
+            finally:
+                self._stop_listening()
+        self.known.news = self.news
+
+    def ask(self, words: bytes) -> None:
+        """Pull the leash."""
+        with self.guard:
+            if self.leash is not None and not self.is_closed:
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(self.leash, words)
 
     def close(self) -> None:
-        """Let go; an attached job ends with it."""
-        os.close(self.doorbell)
-        if self.leash is not None:
-            os.close(self.leash)
+        """Let go; an attached job ends with it. The doorbell is closed by who listens to it, if somebody does."""
+        with self.guard:
+            self.is_closed = True
+            if self.leash is not None:
+                os.close(self.leash)
+            if not self.is_listened_to:
+                os.close(self.doorbell)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.supervisor.wait(timeout=1)
+
+    def _stop_listening(self) -> None:
+        with self.guard:
+            self.is_listened_to = False
+            self.news += 1
+            if self.is_closed:
+                os.close(self.doorbell)
+            self.guard.notify_all()
 
 
 class SupervisedTarget(ComputeTarget):
@@ -127,10 +170,8 @@ class SupervisedTarget(ComputeTarget):
         link = self._links.get(handle.name)
         if link is None or link.rung_off:
             time.sleep(min(timeout, _POLL_SECONDS))
-            return
-        ready, _, _ = select.select([link.doorbell], [], [], timeout)
-        if ready:
-            _listen(link)
+        else:
+            link.wait(timeout)
 
     def cancel(self, handle: JobHandle, *, at_once: bool = False) -> None:
         """Ask the supervisor for the end of the whole process tree."""
@@ -139,8 +180,7 @@ class SupervisedTarget(ComputeTarget):
             return
         link = self._links.get(handle.name)
         if link is not None and link.leash is not None:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(link.leash, b"CC" if at_once else b"C")
+            link.ask(b"CC" if at_once else b"C")
             return
         (run.paths.folder / "cancel").touch(mode=0o600)
         supervisor = run.read_json(run.paths.folder / "supervisor.json")
@@ -160,13 +200,12 @@ class SupervisedTarget(ComputeTarget):
         record = run.record()
         if record is not None and record.run_id is not None:
             self._clean_up(run, record)
-        begun = (run.paths.folder / "supervisor.json").exists()
-        reason = TerminationReason.LOST if begun else TerminationReason.START_FAILED
-        message = (
-            "its supervisor was killed, or this machine went down"
-            if begun
-            else "its client was stopped before the command began"
-        )
+        if (run.paths.folder / "supervisor.json").exists():
+            reason, message = TerminationReason.LOST, "its supervisor was killed, or this machine went down"
+        elif (run.paths.folder / "cancel").exists():
+            reason, message = TerminationReason.CANCELED, "cancelled before it began"
+        else:
+            reason, message = TerminationReason.START_FAILED, "its client was stopped before the command began"
         run.write_json(
             run.paths.outcome, {"version": 1, "reason": reason.value, "ended_at": time.time(), "message": message}
         )

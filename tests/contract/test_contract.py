@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import shutil
 import subprocess
 import threading
@@ -183,6 +184,35 @@ def test_wait_in_two_threads_ends_once(write_project: Write, launch: Launch) -> 
     for thread in threads:
         thread.join()
     assert results == [True, True]
+
+
+def test_everybody_who_follows_sees_each_line_when_it_is_written(
+    write_project: Write, launch: Launch, tmp_path: Path
+) -> None:
+    """The job goes on only when all of them have seen what it wrote."""
+    gates = tmp_path / "gates"
+    gates.mkdir()
+    loop = "for n in $(seq 20); do echo $n; while [ ! -e {gates}/$n ]; do sleep 0.01; done; done; echo end"
+    folder = write_project({"MLproject": shell(loop, "gates: path")})
+    submitted = launch(folder, parameters={"gates": str(gates)}, synchronous=False)
+    seen: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def follow() -> None:
+        for text in submitted.logs(follow=True):
+            seen.put(text)
+
+    threads = [threading.Thread(target=follow, daemon=True) for _ in range(3)]
+    threads += [threading.Thread(target=submitted.wait, daemon=True)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 21):
+        assert [seen.get(timeout=60) for _ in range(3)] == [f"{number}\n"] * 3
+        (gates / str(number)).touch()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert submitted.wait()
+    assert [seen.get(timeout=0) for _ in range(3)] == ["end\n"] * 3
 
 
 def test_attach_finds_a_run_by_the_beginning_of_its_id(
