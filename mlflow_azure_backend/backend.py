@@ -45,14 +45,14 @@ class AzureMLBackend(AbstractBackend):
         Raises:
             ExecutionException: The project could not be run, in one line; under ``mlflow run`` also: the job failed.
         """
-        from mlflow_azure_backend import launching, recorder
+        from mlflow_azure_backend import launching, tracking_store
         from mlflow_azure_backend.console import Console
         from mlflow_azure_backend.job import TrackingContext
         from mlflow_azure_backend.planning import Order
 
         command = _mlflow_run_command()
         order = Order(project_uri, entry_point, version, params or {}, backend_config, Path.cwd())
-        absolute_uri = recorder.absolute_tracking_uri(tracking_uri, order.client_folder)
+        absolute_uri = tracking_store.absolute_tracking_uri(tracking_uri, order.client_folder)
         tracking = TrackingContext(
             absolute_uri,
             experiment_id=str(experiment_id),

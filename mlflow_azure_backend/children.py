@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_azure_backend import recorder
+from mlflow_azure_backend import tracking_store
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.environment.resolving import recorded_lock
@@ -69,7 +69,7 @@ def _hang_on_leash() -> None:
 
 
 def _submit(order: Mapping[str, Any]) -> AzureSubmittedRun:
-    tracking_uri = recorder.absolute_tracking_uri(order["tracking_uri"], Path.cwd())
+    tracking_uri = tracking_store.absolute_tracking_uri(order["tracking_uri"], Path.cwd())
     tracking = TrackingContext(
         tracking_uri,
         experiment_id=order["experiment_id"],

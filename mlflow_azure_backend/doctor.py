@@ -114,11 +114,11 @@ def _unwritten(journal: Journal) -> Finding:
 def _tracking() -> Finding:
     import mlflow
 
-    from mlflow_azure_backend import recorder
+    from mlflow_azure_backend import tracking_store
 
-    uri = recorder.absolute_tracking_uri(mlflow.get_tracking_uri(), Path.cwd())
+    uri = tracking_store.absolute_tracking_uri(mlflow.get_tracking_uri(), Path.cwd())
     try:
-        recorder.check_store(uri)
+        tracking_store.check_store(uri)
     except BackendError as error:
         return Finding("tracking", False, error.what, f"cannot use {without_credentials(uri)}: {error.next_step}")
     return Finding("tracking", True, without_credentials(uri))

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 
 import mlflow
 
-from mlflow_azure_backend import recorder
+from mlflow_azure_backend import recorder, tracking_store
 from mlflow_azure_backend.compute import target_for
 from mlflow_azure_backend.compute.base import ComputeTarget
 from mlflow_azure_backend.console import Console
@@ -54,7 +54,7 @@ def launch(order: Order, tracking: TrackingContext, console: Console, *, waits: 
             )
         here = order.client_folder
         console.tracking = without_credentials(tracking.uri).replace(f"{here.as_uri()}/", "").replace(f"{here}/", "")
-        recorder.check_reachable(tracking.uri)
+        tracking_store.check_reachable(tracking.uri)
         if (record := run.record()) is not None:  # an earlier client died with it, and nobody has cleared that away
             recorder.end_orphan(record)
         order = replace(order, tracking_uri=tracking.uri)
@@ -77,7 +77,7 @@ def launch_here(
     order: Order, console: Console, *, experiment_name: str | None, experiment_id: str | None, run_name: str | None
 ) -> AzureSubmittedRun:
     """``launch`` for our own command line: tracking as MLflow is set up in this process, and the client waits."""
-    uri = recorder.absolute_tracking_uri(mlflow.get_tracking_uri(), order.client_folder)
+    uri = tracking_store.absolute_tracking_uri(mlflow.get_tracking_uri(), order.client_folder)
     tracking = TrackingContext(
         uri,
         experiment_id=experiment_id,
@@ -140,7 +140,7 @@ def _submit(
 ) -> AzureSubmittedRun:
     """Each step is on disk before it has an effect, so that whoever comes after a crash can undo or finish it."""
     with console.phase("run") as line:
-        record = _stage(request, prepared, recorder.with_experiment(tracking), run, journal)
+        record = _stage(request, prepared, tracking_store.with_experiment(tracking), run, journal)
         run.write_record(record)
         fault_point("launching.after_record")
         made = recorder.create_run(request, record)

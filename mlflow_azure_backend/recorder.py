@@ -10,18 +10,15 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import socket
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -47,6 +44,7 @@ from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.snapshot import rule_for
 from mlflow_azure_backend.source import ProjectSource
 from mlflow_azure_backend.status import JobState, JobStatus, TerminationReason
+from mlflow_azure_backend.tracking_store import bounded, check_reachable, client_of, limited, store_errors
 
 TAG: Final = "mlflow_azure."
 """Every tag of ours begins with it."""
@@ -57,13 +55,7 @@ ARCHIVED_BY: Final = TAG + "archived_by"
 RERUN_OF: Final = TAG + "rerun_of"
 """Names the run that a run repeats."""
 
-DEFAULT_EXPERIMENT: Final = "0"
-"""The id of the experiment that every MLflow store has from its start."""
-
-_CONNECT_SECONDS: Final = 5.0
 _LOG_TAIL: Final = 64 * 1024
-_TIMEOUT_SECONDS: Final = 10
-_RETRIES: Final = 2
 _MANAGERS: Final[Mapping[EnvironmentKind, str]] = {
     "current": "local",
     "python": "uv",
@@ -92,70 +84,6 @@ class Ending:
     undelivered: str | None = None
 
 
-def absolute_tracking_uri(uri: str, folder: Path) -> str:
-    """The same store seen from any folder: relative sqlite and file paths are taken from ``folder``."""
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        path = uri.removeprefix("sqlite:///")
-        return uri if path in ("", ":memory:") else f"sqlite:///{(folder / path).resolve()}"
-    scheme = urlsplit(uri).scheme
-    if scheme == "file" and not urlsplit(uri).path.startswith("/"):
-        return (folder / uri.removeprefix("file:")).resolve().as_uri()
-    if not scheme and uri != "databricks":
-        return (folder / uri).resolve().as_uri()
-    return uri
-
-
-def check_reachable(uri: str) -> None:
-    """Make sure that somebody listens at a tracking server's address; other kinds of store are not asked.
-
-    Raises:
-        TrackingError: Nobody does.
-    """
-    address = urlsplit(uri)
-    if address.scheme not in ("http", "https"):
-        return
-    host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
-    if _is_proxied(address.scheme, host):
-        return
-    try:
-        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise TrackingError(
-            f"the tracking server cannot be reached ({error.strerror or error})",
-            where=without_credentials(uri),
-            next_step="start it, or set MLFLOW_TRACKING_URI to one that runs",
-        ) from error
-
-
-def check_store(uri: str) -> None:
-    """Ask the store for something small.
-
-    Raises:
-        TrackingError: It cannot be reached or refuses.
-    """
-    check_reachable(uri)
-    with store_errors(uri):
-        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
-
-
-def with_experiment(tracking: TrackingContext) -> TrackingContext:
-    """Look the experiment up by its name; one that does not exist is created, as ``mlflow run`` does.
-
-    Raises:
-        TrackingError: The store cannot be reached or refuses.
-    """
-    if tracking.experiment_id is not None:
-        return tracking
-    if tracking.experiment_name is None:
-        return replace(tracking, experiment_id=DEFAULT_EXPERIMENT)
-    check_reachable(tracking.uri)
-    client = MlflowClient(tracking_uri=tracking.uri)
-    with store_errors(tracking.uri):
-        found = client.get_experiment_by_name(tracking.experiment_name)
-        experiment_id = client.create_experiment(tracking.experiment_name) if found is None else found.experiment_id
-    return replace(tracking, experiment_id=str(experiment_id))
-
-
 def create_run(request: JobRequest, record: RunRecord) -> Run:
     """Make the run, with everything that names it, and log its parameters as the user gave them.
 
@@ -166,15 +94,15 @@ def create_run(request: JobRequest, record: RunRecord) -> Run:
     """
     tracking = record.tracking
     check_reachable(tracking.uri)
-    client = MlflowClient(tracking_uri=tracking.uri)
+    client = client_of(tracking.uri)
     fault_point("recorder.before_create")
     with store_errors(tracking.uri):
         try:
-            with _transport.limited(retries=0):  # a lost answer and a second post would make a second run
+            with limited(retries=0):  # a lost answer and a second post would make a second run
                 run = client.create_run(
                     tracking.experiment_id, tags=_creation_tags(request, record), run_name=tracking.run_name
                 )
-        except MlflowException:
+        except (MlflowException, TimeoutError):
             found = find_run(tracking, request.submission_id)
             if found is None:
                 raise
@@ -186,7 +114,7 @@ def create_run(request: JobRequest, record: RunRecord) -> Run:
             with store_errors(tracking.uri):
                 client.log_batch(run.info.run_id, params=parameters)
         except TrackingError:
-            with contextlib.suppress(MlflowException):
+            with contextlib.suppress(MlflowException, TimeoutError):
                 client.set_terminated(run.info.run_id, "FAILED")
             raise
     return run
@@ -194,7 +122,7 @@ def create_run(request: JobRequest, record: RunRecord) -> Run:
 
 def find_run(tracking: TrackingContext, submission_id: str) -> Run | None:
     """The run that a submission made, found by its tag; None when it made none."""
-    client = MlflowClient(tracking_uri=tracking.uri)
+    client = client_of(tracking.uri)
     query = f"tags.`{TAG}submission_id` = '{submission_id}'"
     found = client.search_runs([tracking.experiment_id], query, max_results=1)
     return found[0] if found else None
@@ -205,7 +133,7 @@ def metrics_of(record: RunRecord) -> dict[str, float]:
     try:
         check_reachable(record.tracking.uri)
         with store_errors(record.tracking.uri):
-            return dict(MlflowClient(tracking_uri=record.tracking.uri).get_run(str(record.run_id)).data.metrics)
+            return dict(client_of(record.tracking.uri).get_run(str(record.run_id)).data.metrics)
     except TrackingError:
         return {}
 
@@ -220,7 +148,7 @@ def end_orphan(record: RunRecord) -> None:
     with store_errors(record.tracking.uri):
         run = find_run(record.tracking, record.submission_id)
         if run is not None and run.info.status == "RUNNING":
-            client = MlflowClient(tracking_uri=record.tracking.uri)
+            client = client_of(record.tracking.uri)
             client.set_tag(run.info.run_id, TAG + "reason", TerminationReason.START_FAILED.value)
             client.set_terminated(run.info.run_id, "KILLED")
 
@@ -244,7 +172,7 @@ def record_inputs(run: RunFolder, record: RunRecord) -> None:
             (staging / ARCHIVE_ARTIFACT).symlink_to(run.paths.archive)
         (staging / "environment").mkdir()
         (staging / "environment" / lock_name).write_text(lock_text, encoding="utf-8")
-        _artifacts_of(record).log_artifacts(str(staging))
+        _artifacts_of(record, _size_of(staging)).log_artifacts(str(staging))
     run.mark_inputs_recorded(record)
 
 
@@ -283,7 +211,7 @@ def recorded_ending(run: RunFolder, state: JobState) -> Ending:
 
 
 def _write_end(record: RunRecord, state: JobState, diagnosis: Diagnosis | None) -> tuple[str, str | None]:
-    client = MlflowClient(tracking_uri=record.tracking.uri)
+    client = client_of(record.tracking.uri)
     run_id = str(record.run_id)
     run_status, remark = state.run_status, None
     with store_errors(record.tracking.uri):
@@ -296,7 +224,7 @@ def _write_end(record: RunRecord, state: JobState, diagnosis: Diagnosis | None) 
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _end_tags(state, diagnosis).items()])
         ended_at = int((state.ended_at or time.time()) * 1000)
         # Not ``set_terminated``: it would print two lines to stdout, among what the job wrote.
-        store = client._tracking_client.store
+        store = bounded(client._tracking_client.store, record.tracking.uri)
         store.update_run_info(run_id, RunStatus.from_string(run_status), ended_at, run_name=None)
     return run_status, remark
 
@@ -323,7 +251,7 @@ def _record_outputs(run: RunFolder, record: RunRecord) -> None:
             link = staging / OUTPUTS / path
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(Path(str(record.work_folder)) / OUTPUTS / path)
-        _artifacts_of(record).log_artifacts(str(staging))
+        _artifacts_of(record, _size_of(staging)).log_artifacts(str(staging))
 
 
 def _diagnose(run: RunFolder, record: RunRecord, state: JobState) -> Diagnosis | None:
@@ -393,12 +321,16 @@ def _source_name(source: ProjectSource) -> str:
     return f"{source.git.repo_url}#{source.git.subdirectory}" if source.git.subdirectory else source.git.repo_url
 
 
-def _artifacts_of(record: RunRecord) -> ArtifactRepository:
+def _artifacts_of(record: RunRecord, size: int) -> ArtifactRepository:
     uri = str(record.artifact_uri)
     if urlsplit(uri).scheme == "mlflow-artifacts":
         # MLflow before 3.2 would take the server from the process's own tracking URI, which may be another one.
         uri = MlflowArtifactsRepository.resolve_uri(uri, record.tracking.uri)
-    return get_artifact_repository(uri)
+    return bounded(get_artifact_repository(uri), record.tracking.uri, size=size)
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _tail(path: Path, record: RunRecord) -> bytes:
@@ -412,84 +344,6 @@ def _tail(path: Path, record: RunRecord) -> bytes:
     if record.job_folder is None or record.work_folder is None:
         return tail
     return tail.replace(record.job_folder.encode(), os.fsencode(record.work_folder))
-
-
-def _is_proxied(scheme: str, host: str) -> bool:
-    from urllib.request import getproxies, proxy_bypass
-
-    return scheme in getproxies() and not proxy_bypass(host)
-
-
-@contextlib.contextmanager
-def store_errors(uri: str) -> Iterator[None]:
-    """Turn whatever a tracking store or an artifact store raises into one line, in bounded time."""
-    try:
-        with _transport.limited(retries=_RETRIES):
-            yield
-    except TrackingError:
-        raise
-    except Exception as error:  # the stores' own kinds are countless: sqlalchemy's, requests', boto's, azure's
-        reason = str(error).strip().splitlines()
-        raise TrackingError(
-            f"the tracking store refused: {reason[0] if reason else type(error).__name__}",
-            where=without_credentials(uri),
-            next_step="`mlflow-azure doctor` tests the store",
-        ) from error
-
-
-class _Transport:
-    """MLflow's HTTP transport, held to less patience than its own: a store that is away must not hold the user.
-
-    Of itself it asks 8 times and waits 120 s for each answer, and then some. Its only switches are environment
-    variables, so they are set while any of our threads talks to a store; a user's smaller number stands.
-    """
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._asked: list[int] = []
-        self._before: dict[str, str | None] = {}
-
-    @contextlib.contextmanager
-    def limited(self, *, retries: int) -> Iterator[None]:
-        """While the block lasts: no answer is waited for longer than ``_TIMEOUT_SECONDS``, and so many retries."""
-        with self._guard:
-            if not self._asked:
-                self._before = {name: os.environ.get(name) for name in _SWITCHES}
-            self._asked.append(retries)
-            self._set()
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._asked.remove(retries)
-                self._set()
-
-    def outside(self) -> dict[str, str]:
-        """The environment as it is when nobody talks to a store: what a job inherits."""
-        with self._guard:
-            environ = dict(os.environ)
-            for name, value in self._before.items() if self._asked else ():
-                _assign(environ, name, value)
-        return environ
-
-    def _set(self) -> None:
-        limits = (_TIMEOUT_SECONDS, min(self._asked, default=0))
-        for name, limit in zip(_SWITCHES, limits, strict=True):
-            own = self._before[name]
-            smaller = own is not None and own.isdecimal() and int(own) < limit
-            _assign(os.environ, name, own if smaller or not self._asked else str(limit))
-
-
-_SWITCHES: Final = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
-_transport = _Transport()
-inherited_environment = _transport.outside
-
-
-def _assign(environ: MutableMapping[str, str], name: str, value: str | None) -> None:
-    if value is None:
-        environ.pop(name, None)
-    else:
-        environ[name] = value
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:

@@ -19,7 +19,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter, ValidationError
 
-from mlflow_azure_backend import recorder
+from mlflow_azure_backend import recorder, tracking_store
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.environment.lock import LOCK_FILES
 from mlflow_azure_backend.errors import BackendError, ParameterError, UnknownRun
@@ -64,8 +64,8 @@ def rerun(run_id: str, changes: Changes, console: Console) -> AzureSubmittedRun:
         ParameterError: A parameter cannot be had here; names all of them.
         BackendError: As for any run.
     """
-    uri = recorder.absolute_tracking_uri(mlflow.get_tracking_uri(), Path.cwd())
-    recorder.check_reachable(uri)
+    uri = tracking_store.absolute_tracking_uri(mlflow.get_tracking_uri(), Path.cwd())
+    tracking_store.check_reachable(uri)
     with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as scratch:
         with _without_progress_bars():
             old, repeat = _read(uri, _whole_id(run_id), Path(scratch))
@@ -111,7 +111,7 @@ def _whole_id(run_id: str) -> str:
 
 
 def _read(uri: str, run_id: str, folder: Path) -> tuple[Run, Repeat]:
-    client = MlflowClient(tracking_uri=uri)
+    client = tracking_store.client_of(uri)
     old = _find(client, uri, run_id)
     order_file = _artifact(client, uri, old.info.run_id, ORDER_ARTIFACT, folder)
     names = (f"environment/{name}" for name in set(LOCK_FILES.values()))
@@ -131,7 +131,7 @@ def _read(uri: str, run_id: str, folder: Path) -> tuple[Run, Repeat]:
 
 
 def _find(client: MlflowClient, uri: str, run_id: str) -> Run:
-    with recorder.store_errors(uri):
+    with tracking_store.store_errors(uri):
         try:
             return client.get_run(run_id)
         except MlflowException as error:
@@ -143,12 +143,15 @@ def _find(client: MlflowClient, uri: str, run_id: str) -> Run:
 
 def _artifact(client: MlflowClient, uri: str, run_id: str, path: str, folder: Path) -> Path | None:
     """A local copy of an artifact; None when the run has none of that name, or is gone itself."""
-    with recorder.store_errors(uri):
+    with tracking_store.store_errors(uri):
         try:
-            names = [item.path for item in client.list_artifacts(run_id, str(Path(path).parent))]
+            sizes = {item.path: item.file_size for item in client.list_artifacts(run_id, str(Path(path).parent))}
         except MlflowException:
             return None
-        return Path(client.download_artifacts(run_id, path, str(folder))) if path in names else None
+        if path not in sizes:
+            return None
+        patient = tracking_store.client_of(uri, size=sizes[path] or 0)
+        return Path(patient.download_artifacts(run_id, path, str(folder)))
 
 
 def _parse(file: Path, old: Run) -> RecordedOrder:

@@ -235,7 +235,7 @@ def job_environment(request: JobRequest, variables: Mapping[str, str], record: R
 
 def inherited() -> dict[str, str]:
     """This client's own environment, as it is when nobody talks to a tracking store."""
-    from mlflow_azure_backend.recorder import inherited_environment  # MLflow is loaded by whoever submits
+    from mlflow_azure_backend.tracking_store import inherited_environment  # MLflow is loaded by whoever submits
 
     return {name: value for name, value in inherited_environment().items() if name != FAULT_VARIABLE}
 

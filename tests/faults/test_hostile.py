@@ -101,6 +101,32 @@ def test_a_cache_that_was_damaged(world: World, damage: Callable[[Path], None]) 
     assert {status for _, status in world.runs()} == {"FINISHED"}
 
 
+@pytest.mark.parametrize("where", ["home", "cache"])
+def test_a_folder_where_a_file_of_ours_belongs(world: World, where: str) -> None:
+    """It is replaced by the next who writes, or one line names it; every command goes on answering."""
+    world.write_project(QUICK)
+    project_with_environment(world)
+    config = ("-c", '{"submission_id": "the same"}')
+    assert world.run(*config).wait() == 0
+    ((run_id, _),) = world.runs()
+    root: Path = getattr(world, where)
+    kept = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
+    for path in (path for path in kept if "environments" not in path.parts or path.name.startswith(".mlflow")):
+        content, mode = path.read_bytes(), path.stat().st_mode
+        become_folder(path)
+        commands = [("list",), ("status", run_id), ("logs", run_id), ("sync",), ("run", str(world.project), *config)]
+        for command in commands:
+            client = world.start("mlflow-azure", *command)
+            assert client.wait() in (0, 1), (path, command)
+            assert "Traceback" not in client.err, (path, command)
+            assert "mistake of mlflow-azure" not in client.err, (path, command, client.err)
+            assert client._code == 0 or str(path) in client.err, (path, command, client.err)
+        if path.is_dir():
+            path.rmdir()
+            path.write_bytes(content)
+            path.chmod(mode)
+
+
 @pytest.mark.parametrize(
     "name", ["../outside", "/tmp/absolute-by-a-zip", "a/../../outside", "C:\\outside", "link", "fifo"]
 )

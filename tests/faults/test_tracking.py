@@ -109,27 +109,48 @@ def test_away_when_the_client_is_killed(world: World, served: Proxy) -> None:
     check(world, status="KILLED", killed=True)
 
 
-def test_a_slow_server_is_waited_for_no_longer_than_it_may_take(world: World, served: Proxy) -> None:
+def test_a_server_that_drips_is_given_up(world: World, served: Proxy) -> None:
+    """One byte a second lets no read time out; the answer to the search for the run drips, too."""
     world.write_project(QUICK)
-    served.faults = [Fault("slow", CREATE)]
+    served.faults = [Fault("slow")]
     begun = time.monotonic()
     assert world.run().wait() == 1
-    assert time.monotonic() - begun < 120
+    assert time.monotonic() - begun < 2 * BOUND
     served.faults = []
     world.await_quiet()
     sync(world)
-    check(world, runs=1, starts=0, says=("tracking store",), recorded=False)
+    check(world, runs=1, starts=0, says=("tracking store", "no whole answer within 8 s"), recorded=False)
+
+
+def test_a_run_whose_making_drips_is_found_by_its_tag(world: World, served: Proxy) -> None:
+    world.write_project(QUICK)
+    served.faults = [Fault("slow", CREATE)]
+    assert world.run().wait() == 0
+    check(world, status="FINISHED", says=("finished",))
+
+
+def test_an_end_whose_answer_drips_is_said_again_by_sync(world: World, served: Proxy) -> None:
+    world.write_project(QUICK)
+    served.faults = [Fault("slow", END)]
+    client = world.run()
+    begun = time.monotonic()
+    assert client.wait() == 0
+    assert time.monotonic() - begun < BOUND
+    assert "not told yet" in client.err
+    served.faults = []
+    sync(world)
+    check(world, status="FINISHED", says=None)
 
 
 def test_interrupt_while_the_server_hangs(world: World, served: Proxy) -> None:
     world.write_project(QUICK)
     served.faults = [Fault("hang", CREATE)]
-    client = world.run()
+    client = world.run(MLFLOW_HTTP_REQUEST_TIMEOUT="60")
     wait_for_request(served, CREATE)
     begun = time.monotonic()
     client.signal(signal.SIGINT)
     assert client.wait(BOUND) == 130
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5, "on a quiet machine it takes less than a second; the server's silence takes 10"
     served.faults = []
     sync(world)
     check(world, runs=0, starts=0, says=("interrupted",), recorded=False)
