@@ -92,6 +92,8 @@ def unusable(path: Path, error: OSError, size: int | None = None) -> JournalErro
     if error.errno in _DISK_FULL:
         bytes_ = "" if size is None else f" ({size} bytes were to be written)"
         return JournalError(f"no space left on the disk{bytes_}", where=path, next_step="free some space and try again")
+    if isinstance(error, IsADirectoryError):
+        return JournalError("is a folder, and a file of ours belongs there", where=path, next_step="remove it")
     return JournalError(
         f"cannot be written: {error.strerror or error}",
         where=path,

@@ -311,7 +311,10 @@ class RunFolder:
 
     def settle(self) -> None:
         """Nothing remains to be written about this submission."""
-        self.marker.unlink(missing_ok=True)
+        try:
+            self.marker.unlink(missing_ok=True)
+        except OSError as error:
+            raise unusable(self.marker, error) from error
 
     def discard(self) -> None:
         """Remove every trace of a submission that came to nothing."""
@@ -393,7 +396,7 @@ class Journal:
         if run_id in names:
             names = [run_id]
         if len(names) == 1:
-            return RunFolder(self.home, (self.home / "ids" / names[0]).read_text())
+            return self._submission(names[0])
         if not names:
             raise UnknownRun(f"no run {run_id!r} was started from here", next_step="see `mlflow-azure list`")
         raise UnknownRun(
@@ -429,7 +432,14 @@ class Journal:
                 by_age = sorted(((entry.stat().st_mtime_ns, entry.name) for entry in entries), reverse=True)
         except FileNotFoundError:
             return []
-        return [RunFolder(self.home, (self.home / "ids" / name).read_text()) for _, name in by_age[:limit]]
+        return [self._submission(name) for _, name in by_age[:limit]]
+
+    def _submission(self, run_id: str) -> RunFolder:
+        path = self.home / "ids" / run_id
+        try:
+            return RunFolder(self.home, path.read_text())
+        except OSError as error:
+            raise unusable(path, error) from error
 
     def containers(self) -> list[str]:
         """The ids of the runs that may have a container."""

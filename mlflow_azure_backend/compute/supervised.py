@@ -20,7 +20,7 @@ from typing import ClassVar, Final
 
 from mlflow_azure_backend.compute.base import ComputeTarget, resolve_secrets
 from mlflow_azure_backend.errors import TargetError
-from mlflow_azure_backend.files import FAULT_VARIABLE, fault_point, is_locked
+from mlflow_azure_backend.files import FAULT_VARIABLE, fault_point, is_locked, unusable
 from mlflow_azure_backend.job import RUN_VARIABLE, JobHandle, JobRequest
 from mlflow_azure_backend.journal import RunFolder, RunRecord
 from mlflow_azure_backend.status import STATUS_OF_REASON, JobState, JobStatus, TerminationReason
@@ -163,6 +163,8 @@ class SupervisedTarget(ComputeTarget):
                     return os.pread(stream.fileno(), _CHUNK, offset)
         except FileNotFoundError:
             size = 0
+        except OSError as error:
+            raise unusable(self._folder(handle).paths.log, error) from error
         return b"" if link is None else bytes(link.undiskable[offset - size : offset - size + _CHUNK])
 
     def wait_for_change(self, handle: JobHandle, timeout: float) -> None:

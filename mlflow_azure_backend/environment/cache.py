@@ -33,6 +33,9 @@ def unusable(error: OSError, folder: Path) -> EnvironmentUnavailable:
     where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else folder
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return full(where)
+    if isinstance(error, IsADirectoryError):
+        what = "is a folder, and a file of the environment cache belongs there"
+        return EnvironmentUnavailable(what, where=where, next_step="remove it")
     reason = error.strerror or type(error).__name__
     return EnvironmentUnavailable(f"the environment cache cannot be used ({reason})", where=where, next_step=_ELSEWHERE)
 
