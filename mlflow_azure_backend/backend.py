@@ -67,7 +67,11 @@ class AzureMLBackend(AbstractBackend):
         if command.params.get("run_id"):
             console.note("--run-id is for MLflow's own backend: MLflow does not pass it on, so this is a new run")
         with launching.watching():
-            submitted = _launch(order, tracking, console, waits=waits)
+            try:
+                submitted = _launch(order, tracking, console, waits=waits)
+            except ExecutionException as error:  # MLflow prints it, and knows nothing of annotations
+                console.annotate(str(error))
+                raise
             if not submitted.is_detached and not submitted.wait():
                 raise ExecutionException(f"Run (ID '{submitted.run_id}') {submitted.get_status().lower()}")
         return submitted

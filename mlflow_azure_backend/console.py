@@ -98,6 +98,10 @@ class Console:
     def error(self, text: str) -> None:
         """A mistake, in one line."""
         self._mark("✗", "red", text)
+        self.annotate(text)
+
+    def annotate(self, text: str) -> None:
+        """A mistake that somebody else prints, for a CI system."""
         self._command(error_line(text))
 
     def begin_output(self) -> None:

@@ -70,11 +70,13 @@ def test_a_run_that_is_left_alone_is_in_the_outputs(store: str, write_project: W
     assert ask("mlflow-azure", "attach", run_id.removeprefix("run_id=")).returncode == 0
 
 
-def test_a_mistake_is_an_annotation(store: str, write_project: Write) -> None:
-    folder = write_project({"MLproject": "entry_points: {main: {command: 'true'}}\n"})
-    done = ask("mlflow-azure", "run", str(folder), "-e", "mian")
+@pytest.mark.parametrize("program", ["mlflow-azure run {}", "mlflow run {} --backend azureml"])
+def test_a_mistake_is_an_annotation(store: str, write_project: Write, program: str) -> None:
+    folder = write_project({"MLproject": "entry_points: {main: {command: python tarin.py}}\n", "train.py": ""})
+    done = ask(*[word.format(folder) for word in program.split()])
     assert done.returncode == 1
-    assert [line for line in done.stdout.splitlines() if line.startswith("::error::") and "mian" in line]
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith("::error")]
+    assert "tarin.py" in said
 
 
 def test_the_outputs_file_may_be_unusable(store: str, write_project: Write, tmp_path: Path) -> None:

@@ -73,10 +73,33 @@ class LocalTarget(SupervisedTarget):
     def _clean_up(self, _run: RunFolder, record: RunRecord) -> None:
         """Kill what a job without a supervisor left behind: whoever has its run id in the environment. Linux only.
 
-        The command itself died with its supervisor; its children did not have to.
+        The command itself died with its supervisor; its children did not have to. Spared are those that we descend from
+        and those that have a terminal, which the supervisor's session has not: a user may have exported the variable.
         """
-        wanted = f"{RUN_VARIABLE}={record.run_id}".encode()
-        for folder in Path("/proc").glob("[0-9]*"):
+        wanted, ours = f"{RUN_VARIABLE}={record.run_id}".encode(), _ourselves_and_ancestors()
+        for pid in [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]:
             with contextlib.suppress(OSError):  # it has ended, or is another user's
-                if wanted in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
-                    os.kill(int(folder.name), signal.SIGKILL)
+                descriptor = os.pidfd_open(pid)
+                try:
+                    carries = wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                    if carries and pid not in ours and not _parent_and_terminal(pid)[1]:
+                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)  # the number may be another's by now
+                finally:
+                    os.close(descriptor)
+
+
+def _ourselves_and_ancestors() -> set[int]:
+    found, pid = set[int](), os.getpid()
+    while pid > 0:
+        found.add(pid)
+        try:
+            pid, _ = _parent_and_terminal(pid)
+        except OSError:  # no /proc, or another user's
+            break
+    return found
+
+
+def _parent_and_terminal(pid: int) -> tuple[int, int]:
+    """The parent's process id and the number of the controlling terminal, 0 without one (proc(5), ``stat``)."""
+    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return int(after_name[1]), int(after_name[4])

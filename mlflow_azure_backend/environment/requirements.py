@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shlex
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -96,9 +97,11 @@ def read_text(file: Path, shown: str, *, asked_by: str | None = None, largest: i
         EnvironmentUnavailable: it is missing, unreadable, too large, or not UTF-8.
     """
     try:
-        size = file.stat().st_size if file.is_file() else 0
-        if size > largest:
-            raise EnvironmentUnavailable(f"{size:,} bytes are too many for a list of packages", where=shown)
+        found = file.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # a pipe or a device may never end
+            raise EnvironmentUnavailable(f"{shown}: not a regular file", where=asked_by)
+        if found.st_size > largest:
+            raise EnvironmentUnavailable(f"{found.st_size:,} bytes are too many for a list of packages", where=shown)
         return file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         what = f"not UTF-8 text (byte {error.start})"
@@ -106,6 +109,15 @@ def read_text(file: Path, shown: str, *, asked_by: str | None = None, largest: i
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "cannot be read")
         raise EnvironmentUnavailable(f"{shown}: {reason}", where=asked_by) from None
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has that name; ``Path.exists`` raises for one that is too long."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def shown_path(file: Path, folder: Path) -> str:
@@ -226,7 +238,7 @@ class _Reader:
         if file in line.stack:
             raise line.wrong(f"{value} includes itself")
         beside = line.stack[-1].parent / value
-        if not file.exists() and beside.exists():
+        if not is_there(file) and is_there(beside):
             what = f"{value}: no such file; MLflow takes paths here as relative to the project's folder"
             raise line.wrong(what, f"write {shown_path(beside, self.folder)}")
         if (file, constraint) in self.seen:
@@ -255,7 +267,7 @@ class _Reader:
             self._check_variables(line, value)
         else:
             place = Path(os.path.normpath(line.base / expand(value, self.environ)))
-            if not place.exists():
+            if not is_there(place):
                 raise line.wrong(f"--find-links {value}: no such file or folder")
             kept = value if Path(value).is_absolute() else shown_path(place, self.folder)
         self.found.indexes = self.found.indexes.over(Indexes(find_links=(kept,)))

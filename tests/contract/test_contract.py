@@ -192,7 +192,7 @@ def test_everybody_who_follows_sees_each_line_when_it_is_written(
     """The job goes on only when all of them have seen what it wrote."""
     gates = tmp_path / "gates"
     gates.mkdir()
-    loop = "for n in $(seq 20); do echo $n; while [ ! -e {gates}/$n ]; do sleep 0.01; done; done; echo end"
+    loop = "for n in 1 2 3 4 5 6 7 8 9; do echo $n; while [ ! -e {gates}/$n ]; do sleep 0.01; done; done; echo end"
     folder = write_project({"MLproject": shell(loop, "gates: path")})
     submitted = launch(folder, parameters={"gates": str(gates)}, synchronous=False)
     seen: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -205,7 +205,7 @@ def test_everybody_who_follows_sees_each_line_when_it_is_written(
     threads += [threading.Thread(target=submitted.wait, daemon=True)]
     for thread in threads:
         thread.start()
-    for number in range(1, 21):
+    for number in range(1, 10):
         assert [seen.get(timeout=60) for _ in range(3)] == [f"{number}\n"] * 3
         (gates / str(number)).touch()
     for thread in threads:

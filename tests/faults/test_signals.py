@@ -111,6 +111,7 @@ def test_kill_9_of_the_supervisor(world: World, family: str) -> None:
     world.write_project(family + FOR_EVER)
     client = world.run()
     world.await_child()
+    world.await_log()
     os.kill(world.supervisor(), signal.SIGKILL)
     assert client.wait(15) == 1
     check(world, status="FAILED", killed=True, says=("supervisor",))
@@ -121,9 +122,30 @@ def test_kill_9_of_a_detached_job_s_supervisor(world: World) -> None:
     client = world.run("--detach")
     assert client.wait() == 0
     world.await_child()
+    world.await_log()
     os.kill(world.supervisor(), signal.SIGKILL)
     world.await_quiet()
     world.next_command()
+    check(world, status="FAILED", killed=True)
+
+
+def test_a_lost_job_s_variable_in_a_user_s_terminal_kills_nobody(world: World) -> None:
+    world.write_project(FAMILY + FOR_EVER)
+    world.run("--detach").wait()
+    world.await_child()
+    world.await_log()
+    ((run_id, _),) = world.runs()
+    terminal, end = os.openpty()
+    variables = {**os.environ, "MLFLOW_AZURE_RUN_ID": run_id}
+    with subprocess.Popen(["setsid", "--ctty", "sleep", "600"], stdin=end, env=variables) as bystander:
+        until(lambda: Path(f"/proc/{bystander.pid}/cmdline").read_bytes().startswith(b"sleep"))
+        os.kill(world.supervisor(), signal.SIGKILL)
+        world.next_command(MLFLOW_AZURE_RUN_ID=run_id)  # as from a shell without a terminal
+        world.await_quiet()
+        assert bystander.poll() is None
+        bystander.kill()
+    for descriptor in (terminal, end):
+        os.close(descriptor)
     check(world, status="FAILED", killed=True)
 
 
@@ -134,6 +156,7 @@ def test_the_machine_goes_down(world: World, detached: bool) -> None:
     if detached:
         assert client.wait() == 0
     world.await_child()
+    world.await_log()
     supervisor = world.supervisor()
     for pid in [client.pid] if not detached else []:
         os.kill(pid, signal.SIGSTOP)
@@ -154,6 +177,7 @@ def test_the_pid_of_a_lost_supervisor_is_somebody_else_s_now(world: World) -> No
     world.write_project(FOR_EVER)
     world.run("--detach").wait()
     world.await_child()
+    world.await_log()
     supervisor = world.supervisor()
     os.kill(supervisor, signal.SIGKILL)
     world.await_quiet()

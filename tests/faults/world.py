@@ -184,9 +184,10 @@ class World:
         """Start ``mlflow-azure run`` of the project."""
         return self.start("mlflow-azure", "run", project or str(self.project), *arguments, **options)
 
-    def next_command(self) -> Client:
+    def next_command(self, **variables: str) -> Client:
         """The next command of any kind, which writes the ends that nobody wrote."""
-        client = self.start("mlflow-azure", "list")
+        options: dict[str, Any] = dict(variables)
+        client = self.start("mlflow-azure", "list", **options)
         assert client.wait() == 0, client.err
         return client
 
@@ -198,6 +199,10 @@ class World:
     def await_child(self, number: int = 1) -> None:
         """Wait until the child has begun and said that it is ready, for the ``number``-th time."""
         until(lambda: self.side.exists() and self.side.read_bytes().count(b"ready\n") >= number)
+
+    def await_log(self) -> None:
+        """Wait until the supervisor has put on disk what the child said."""
+        until(lambda: any(b"ready" in path.read_bytes() for path in self.home.glob("runs/*/std_log.txt")))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.database, timeout=PATIENCE)) as connection:
