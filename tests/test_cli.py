@@ -152,18 +152,6 @@ def test_a_python_that_is_not_here(store: str, home: Path, write_project: Write)
     assert_refused(ask("run", str(folder)), home, "3.5", "uv python install")
 
 
-@pytest.mark.parametrize("kind", ["conda_env", "docker_env"])
-def test_an_environment_that_is_not_on_this_target_yet(store: str, home: Path, write_project: Write, kind: str) -> None:
-    declared = {"conda_env": "conda_env: conda.yaml", "docker_env": "docker_env: {image: python}"}[kind]
-    folder = write_project(
-        {
-            "MLproject": f"{declared}\nentry_points: {{main: {{command: 'true'}}}}\n",
-            "conda.yaml": "dependencies: [python, numpy]\n",
-        }
-    )
-    assert_refused(ask("run", str(folder)), home, "not on this target yet")
-
-
 def test_a_tracking_server_that_is_away_is_found_before_anything_starts(home: Path, write_project: Write) -> None:
     folder = write_project({"MLproject": "entry_points: {main: {command: 'touch started'}}"})
     done = ask("run", str(folder), MLFLOW_TRACKING_URI="http://user:hunter2@127.0.0.1:9")
