@@ -20,8 +20,8 @@ from mlflow_azure_backend.source import ProjectSource, fetch_project
 if TYPE_CHECKING:
     from mlflow_azure_backend.environment.cache import Progress
 
-WRITTEN = "pylock.toml"
-"""The lock that is written for a Python environment."""
+WRITTEN = {"python": "pylock.toml", "conda": "conda-lock.yml"}
+"""The lock that is written for each kind of environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,10 @@ def wanted_of(
     loaded = load_config(config, project_folder=source.folder, environ=environ)
     target = target_of(loaded, project)
     wanted = wanted_environment(project, loaded.for_target(target), target)
-    if wanted.kind != "python":
-        kinds = {"current": "the current interpreter", "image": "an image", "conda": "a conda environment"}
-        step = "a project with a python_env.yaml can have one"
-        raise EnvironmentUnavailable(f"the project runs in {kinds[wanted.kind]}: no {WRITTEN} for it", next_step=step)
+    if wanted.kind not in WRITTEN:
+        kinds = {"current": "the current interpreter", "image": "an image"}
+        step = "a project with a python_env.yaml or conda.yaml can have one"
+        raise EnvironmentUnavailable(f"the project runs in {kinds[wanted.kind]}: no lock for it", next_step=step)
     return LockedProject(source, wanted)
 
 
@@ -91,7 +91,7 @@ def check_lock(project: LockedProject) -> Answer:
     """
     carried = carried_lock(project.wanted)
     if carried is None:
-        return Answer(False, f"the project carries no {WRITTEN}; `mlflow-azure lock` writes one")
+        return Answer(False, f"the project carries no {WRITTEN[project.wanted.kind]}; `mlflow-azure lock` writes one")
     return _answer(carried, "is up to date")
 
 
@@ -116,12 +116,13 @@ def write_lock(project: LockedProject, *, cache: Path, upgrade: bool, on_progres
     if not upgrade and carried is not None and carried.lock is not None:
         return _answer(carried, "is up to date (--upgrade takes newer versions)")
     lock = resolve(project.wanted, cache=cache, upgrade=upgrade, on_progress=on_progress)
-    on_progress(f"writing {WRITTEN}")
-    _replace(project.wanted.folder / WRITTEN, pylock_of(lock, project.wanted))
+    name = WRITTEN[lock.kind]
+    on_progress(f"writing {name}")
+    _replace(project.wanted.folder / name, lock.text if lock.kind == "conda" else pylock_of(lock, project.wanted))
     written = carried_lock(project.wanted)
     if written is None or written.lock is None:
         why = "it is gone" if written is None else written.reason
-        raise EnvironmentUnavailable(f"the lock does not do for its own project: {why}", where=WRITTEN)
+        raise EnvironmentUnavailable(f"the lock does not do for its own project: {why}", where=name)
     return _answer(written, "is written")
 
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mlflow_azure_backend.environment.indexes import has_credentials, read_machine
 from mlflow_azure_backend.environment.interpreters import Interpreter, current_python, find_python
-from mlflow_azure_backend.environment.lock import EnvironmentLock, LockedPackage
+from mlflow_azure_backend.environment.lock import LOCK_FILES, EnvironmentLock, LockedPackage
 from mlflow_azure_backend.environment.python_lock import lock_text, read
+from mlflow_azure_backend.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -63,11 +64,13 @@ class _Stale(Exception):
 
 
 def carried_lock(spec: EnvironmentSpec) -> CarriedLock | None:
-    """The lock that a project with a Python environment carries; None when it carries none.
+    """The lock that a project carries for the environment that it declares; None when it carries none.
 
     Raises:
         EnvironmentUnavailable: The Python that is wanted is not on this machine.
     """
+    if spec.kind == "conda":
+        return _carried_conda_lock(spec)
     if spec.kind != "python":
         return None
     file = next((spec.folder / name for name in CARRIED if (spec.folder / name).is_file()), None)
@@ -78,6 +81,25 @@ def carried_lock(spec: EnvironmentSpec) -> CarriedLock | None:
         return CarriedLock(file.name, _lock(file, spec, python))
     except _Stale as stale:
         return CarriedLock(file.name, reason=str(stale))
+
+
+def _carried_conda_lock(spec: EnvironmentSpec) -> CarriedLock | None:
+    """A ``conda-lock.yml`` that ``mlflow-azure lock`` wrote for the very specification; conda-lock's own are not."""
+    from mlflow_azure_backend.environment.conda.locking import read_recorded
+    from mlflow_azure_backend.environment.conda.wanted import local_platform
+
+    file = spec.folder / LOCK_FILES["conda"]
+    if not file.is_file():
+        return None
+    try:
+        text = _text(file)
+        if f"\n    {local_platform()}: {spec.fingerprint}\n" not in text:
+            raise _Stale("it was not made by `mlflow-azure lock` for what the project asks for now")
+        return CarriedLock(file.name, read_recorded(text, spec, read_machine(os.environ)))
+    except _Stale as stale:
+        return CarriedLock(file.name, reason=str(stale))
+    except EnvironmentUnavailable as error:
+        return CarriedLock(file.name, reason=error.what)
 
 
 def wish(spec: EnvironmentSpec) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from mlflow_azure_backend.environment.carried import carried_lock
 from mlflow_azure_backend.environment.resolving import recorded_lock, resolve
 from mlflow_azure_backend.environment.spec import read_environment
 from mlflow_azure_backend.errors import EnvironmentUnavailable
@@ -165,6 +166,21 @@ def test_each_platform_has_its_packages_and_the_key_is_this_one_s(
         )
     with pytest.raises(EnvironmentUnavailable, match=r"^conda-lock\.yml: no conda-lock file of version 1 \(KeyError"):
         recorded_lock("conda-lock.yml", "version: 1\n", read_conda("common", head=head.format("")))
+
+
+def test_a_lock_beside_the_project_is_used_while_it_answers(
+    folder: Path, cache: Path, lab: Channel, read_conda: ReadProject
+) -> None:
+    spec = read_conda("alpha", head=LAB)
+    assert carried_lock(spec) is None
+    lock = resolve(spec, cache=cache)
+    (folder / lock.file_name).write_text(lock.text)
+    carried = carried_lock(spec)
+    assert carried is not None
+    assert carried.lock == lock
+    stale = carried_lock(read_conda("beta", head=LAB))
+    assert stale is not None
+    assert stale.reason == "it was not made by `mlflow-azure lock` for what the project asks for now"
 
 
 def test_only_declared_virtual_packages_count(

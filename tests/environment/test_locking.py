@@ -94,7 +94,7 @@ def test_what_cannot_be_locked_is_refused_in_one_line(
 def test_the_current_interpreter_has_no_lock(project: Path) -> None:
     done = ask("lock", str(project), "--backend-config", '{"environment": "current"}')
     assert done.exit_code == 1
-    assert "the project runs in the current interpreter: no pylock.toml for it; a project with a" in done.output
+    assert "the project runs in the current interpreter: no lock for it; a project with a" in done.output
 
 
 def test_upgrade_and_check_exclude_each_other(project: Path) -> None:
