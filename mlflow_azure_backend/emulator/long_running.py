@@ -15,7 +15,9 @@ from mlflow_azure_backend.emulator.call import Call
 _KIND = "operations"
 
 
-def start(call: Call, prefix: str, seconds: float, error: Mapping[str, Any] | None = None) -> dict[str, str]:
+def start(
+    call: Call, prefix: str, seconds: float, error: Mapping[str, Any] | None = None, *, family: str = "mfe"
+) -> dict[str, str]:
     """Start an operation.
 
     Args:
@@ -23,6 +25,7 @@ def start(call: Call, prefix: str, seconds: float, error: Mapping[str, Any] | No
         prefix: What its id starts with, like ``oeidp`` for online endpoints.
         seconds: How long it takes.
         error: What it ends with, ``code`` and ``message``; None: it succeeds.
+        family: What the addresses start with: ``compute`` for clusters.
 
     Returns:
         The headers that tell the client where to ask.
@@ -35,8 +38,8 @@ def start(call: Call, prefix: str, seconds: float, error: Mapping[str, Any] | No
     scope = f"{call.origin}/subscriptions/{settings.subscription_id}/providers/Microsoft.MachineLearningServices"
     place, version = f"{scope}/locations/{settings.region}", call.query.get("api-version", "")
     return {
-        "Azure-AsyncOperation": f"{place}/mfeOperationsStatus/{identity}?api-version={version}",
-        "Location": f"{place}/mfeOperationResults/{identity}?api-version={version}",
+        "Azure-AsyncOperation": f"{place}/{family}OperationsStatus/{identity}?api-version={version}",
+        "Location": f"{place}/{family}OperationResults/{identity}?api-version={version}",
         "Retry-After": str(settings.retry_after_seconds),
         "x-ms-async-operation-timeout": "PT1H",
     }

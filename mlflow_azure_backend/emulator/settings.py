@@ -35,7 +35,7 @@ class Settings:
         provisioning_seconds: How long a node takes to come up; spent by the first job on a compute, and by serverless.
         image_build_seconds: How long an image build takes; spent once for each environment version.
         retry_after_seconds: What ``Retry-After`` says on asynchronous operations.
-        core_quota: Nodes that may be asked for in all; more is refused as Azure refuses it.
+        core_quota: vCPUs that all clusters at their largest may have; more is refused as Azure refuses it.
         channels: Conda channels by the name that a conda file uses, like ``{"conda-forge": "file:///mirror"}``.
         base_images: Container images by the name that an environment uses.
         logged_models: Whether MLflow 3's ``logged-models`` endpoints answer; the real service does not have them.

@@ -250,6 +250,9 @@ COMPUTE = Record(
 )
 """``Compute_CreateOrUpdate``, for clusters."""
 
+CLUSTER_UPDATE = Record({"properties": Record({"properties": Record({"scaleSettings": _SCALE})})})
+"""``Compute_Update``."""
+
 SECRET_EXPIRY = Record({"expirableSecret": FLAG, "expireAfterHours": COUNT})
 """``Datastores_ListSecrets``, from 2024-04-01-preview on; before that it had no body."""
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from mlflow_azure_backend.emulator.azure_errors import arm_error
 from mlflow_azure_backend.emulator.call import Answer, Call
 from mlflow_azure_backend.emulator.routing import CONTROL, Known, Service
+from mlflow_azure_backend.emulator.services.computes import KIND as COMPUTES
 
 service = Service("Emulator control", host=CONTROL)
 
@@ -49,4 +50,15 @@ async def set_clock(call: Call) -> Answer:
 async def revoke_tokens(call: Call) -> Answer:
     """Let all tokens issued until now count as expired."""
     call.world.tokens.revoke_all()
+    return Answer(status=204)
+
+
+@service.operation("Computes_Fail", "POST", "/computes/{name}/fail", known=Known.OURS, source=_SOURCE)
+async def fail_compute(call: Call) -> Answer:
+    """Let a cluster's provisioning have failed, with ``code`` and ``message``."""
+    key = call.path["name"].lower()
+    document = call.world.state.get(COMPUTES, key)
+    if document is None:
+        raise arm_error(404, "NoCompute", f"There is no compute {call.path['name']}.")
+    call.world.state.put(COMPUTES, key, {**document, "error": {name: call.body[name] for name in ("code", "message")}})
     return Answer(status=204)

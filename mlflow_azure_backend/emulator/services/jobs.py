@@ -11,6 +11,7 @@ from mlflow_azure_backend.emulator.call import Answer, Call
 from mlflow_azure_backend.emulator.execution import Execution
 from mlflow_azure_backend.emulator.jobs import Job, moment
 from mlflow_azure_backend.emulator.routing import ARM, AUDIENCE_ARM, WORKSPACE, Known, Service
+from mlflow_azure_backend.emulator.services import computes
 from mlflow_azure_backend.emulator.services.arm_workspaces import ML_API_VERSIONS, check_workspace
 from mlflow_azure_backend.emulator.specification import JOB
 
@@ -18,7 +19,7 @@ service = Service("Jobs", host=ARM, audiences=(AUDIENCE_ARM,), prefix=WORKSPACE,
 
 _PUT = (
     "recordings test_command_job_register_output (2022-12-01-preview); bodies of 2024-01 and 2025-01 previews from "
-    "azure-ai-ml 1.35; the words of the refusal from its issues. Computes and several nodes are refused so far"
+    "azure-ai-ml 1.35; the words of the refusal from its issues. Several nodes are refused so far"
 )
 _GET = "recordings test_command_job_register_output and test_command_job_local (the error)"
 _CANCEL = "azure-ai-ml 1.35 as it polls; no recording of a live cancel is known: risk, a client may see other headers"
@@ -87,7 +88,7 @@ def _properties(call: Call, name: str, asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check(asked: dict[str, Any]) -> None:
+def _check(call: Call, asked: dict[str, Any]) -> None:
     experiment = asked.get("experimentName") or "Default"
     if not _EXPERIMENT.fullmatch(experiment):
         words = (
@@ -96,7 +97,8 @@ def _check(asked: dict[str, Any]) -> None:
         )
         raise user_error(400, words, "BadArgument")
     if asked.get("computeId"):
-        raise user_error(404, "Compute {name} not found.", "NotFound", name=str(asked["computeId"]).rpartition("/")[2])
+        nodes = (asked.get("resources") or {}).get("instanceCount") or 1
+        computes.check_job(call, asked["computeId"], nodes)
     if asked.get("distribution") or (asked.get("resources") or {}).get("instanceCount", 1) > 1:
         raise user_error(400, "The emulator runs jobs on one node, without a distribution.", "BadArgument")
 
@@ -121,7 +123,7 @@ async def put_job(call: Call) -> Answer:
         old.asked |= changes
         world.jobs.add(old)
         return Answer(_shown(call, old), 200)
-    _check(asked)
+    _check(call, asked)
     user = world.settings.client_id
     created = world.clock.now().timestamp()
     job = Job(name, asked, _properties(call, name, asked), "Starting", created, user)

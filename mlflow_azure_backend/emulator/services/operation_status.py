@@ -20,6 +20,10 @@ service = Service(
 
 _SOURCE = "addresses and a failed operation's body from reports of online endpoints and deployments, April 2026"
 
+_COMPUTES = (
+    "the provider's resource types (locations/computeOperationsStatus) and Resource Manager's asynchronous operations"
+)
+
 
 def _status(call: Call) -> dict[str, Any]:
     told = long_running.status(call, call.path["operation"])
@@ -28,6 +32,9 @@ def _status(call: Call) -> dict[str, Any]:
     return told
 
 
+@service.operation(
+    "Compute_GetStatus", "GET", "/computeOperationsStatus/{operation}", known=Known.SPECIFIED, source=_COMPUTES
+)
 @service.operation(
     "Operations_GetStatus", "GET", "/mfeOperationsStatus/{operation}", known=Known.RECORDED, source=_SOURCE
 )
@@ -38,6 +45,9 @@ async def get_status(call: Call) -> Answer:
     return Answer(told, headers=wait)
 
 
+@service.operation(
+    "Compute_GetResult", "GET", "/computeOperationResults/{operation}", known=Known.SPECIFIED, source=_COMPUTES
+)
 @service.operation(
     "Operations_GetResult",
     "GET",
