@@ -33,11 +33,16 @@ if TYPE_CHECKING:
 LOG = "user_logs/std_log.txt"
 _ASSET = re.compile(r".*/(?P<kind>codes|environments)/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$", re.IGNORECASE)
 _DATA = re.compile(r"azureml://.*datastores/(?P<store>[^/]+)/paths/(?P<path>.*)$")
+_DURATION = re.compile(r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?$")
 _PYTHON = re.compile(r"python\s*(=|==|>=|~=)?\s*(?P<version>\d+\.\d+)?[\d.*]*$")
 
 
 class Refused(Exception):
     """The job cannot be carried out; the text says what is wanted instead."""
+
+
+class TimedOut(Exception):
+    """The job has had the time that its limits allow."""
 
 
 @dataclass
@@ -64,6 +69,10 @@ class Execution:
             await self._run()
         except Refused as error:
             jobs.move(name, "Failed", {"code": "UserError", "message": str(error)})
+        except TimedOut:
+            # "When this limit is reached, the system cancels the job": the reference of command jobs, `limits.timeout`.
+            jobs.move(name, "CancelRequested")
+            jobs.move(name, "Canceled")
         except asyncio.CancelledError:
             if jobs.move(name, "Canceled"):
                 return
@@ -180,7 +189,7 @@ class Execution:
         return [name for name in self.job.properties["outputs"] if name != "default"]
 
     async def _execute(self, command: str, wd: Path, prefix: Path) -> int:
-        log = self.folder / "std_log.txt"
+        log, timeout = self.folder / "std_log.txt", self._timeout()
         log.write_bytes(b"")
         try:
             process = await Process.start(["/bin/bash", "-c", command], cwd=wd, env=self._variables(prefix), log=log)
@@ -189,13 +198,26 @@ class Execution:
         ended = asyncio.Event()
         following = asyncio.ensure_future(self._follow(log, ended))
         try:
-            return await process.ended()
+            return await asyncio.wait_for(process.ended(), timeout)
+        except asyncio.TimeoutError:
+            await process.stop()
+            raise TimedOut from None
         except asyncio.CancelledError:
             await process.stop()
             raise
         finally:
             ended.set()
             await following
+
+    def _timeout(self) -> float | None:
+        """How long the command may run, seconds; None: for ever."""
+        asked = (self.job.properties.get("limits") or {}).get("timeout")
+        if asked is None:
+            return None
+        found = _DURATION.match(asked)
+        if found is None:
+            raise Refused(f"limits.timeout: {asked} is no duration of days, hours, minutes and seconds, like PT1H30M")
+        return timedelta(**{unit: int(number) for unit, number in found.groupdict("0").items()}).total_seconds()
 
     def _variables(self, prefix: Path) -> dict[str, str]:
         world, job = self.world, self.job

@@ -36,8 +36,6 @@ class Settings:
         image_build_seconds: How long an image build takes; spent once for each environment version.
         retry_after_seconds: What ``Retry-After`` says on asynchronous operations.
         core_quota: vCPUs that all clusters at their largest may have; more is refused as Azure refuses it.
-        channels: Conda channels by the name that a conda file uses, like ``{"conda-forge": "file:///mirror"}``.
-        base_images: Container images by the name that an environment uses.
         logged_models: Whether MLflow 3's ``logged-models`` endpoints answer; the real service does not have them.
         outside: Whether hosts that are not emulated are reached; False: they get 403.
     """
@@ -60,8 +58,6 @@ class Settings:
     image_build_seconds: float = 0
     retry_after_seconds: int = 1
     core_quota: int = 100
-    channels: dict[str, str] = field(default_factory=dict)
-    base_images: dict[str, str] = field(default_factory=dict)
     logged_models: bool = False
     outside: bool = True
 

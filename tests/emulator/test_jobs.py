@@ -133,6 +133,17 @@ def test_a_log_grows_while_the_job_runs_and_cancel_ends_its_tree(client: Submitt
     assert client.post(f"{client.arm}/jobs/long/cancel", params=VERSION).status_code == 200
 
 
+def test_a_job_that_has_had_its_time_is_cancelled(client: Submitter) -> None:
+    limits = {"jobLimitsType": "Command", "timeout": "PT1S"}
+    client.submit("slow", command="echo begun; sleep 1000", environmentId=client.environment(), limits=limits)
+    client.wait("slow", "Canceled")
+    limits["timeout"] = "P1Y"
+    client.submit("year", command="true", environmentId=client.environment(), limits=limits)
+    client.wait("year", "Failed")
+    error = client.get(f"{client.history}/runs/year/details").json()["error"]["error"]
+    assert "limits.timeout: P1Y is no duration" in error["message"]
+
+
 def test_a_command_that_fails_fails_the_job(client: Submitter) -> None:
     client.submit("bad", command="echo no >&2; exit 3", environmentId=client.environment())
     client.wait("bad", "Failed")
