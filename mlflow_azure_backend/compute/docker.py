@@ -57,6 +57,7 @@ class DockerTarget(SupervisedTarget):
 
     def prepare(self, request: JobRequest, progress: Progress) -> PreparedJob:
         """Get or build the image, and download remote ``path`` parameters."""
+        from mlflow_azure_backend.containers.context import ACTIVATE
         from mlflow_azure_backend.containers.engine import connect
         from mlflow_azure_backend.containers.mounts import CODE, path_arguments, place_of
 
@@ -69,6 +70,8 @@ class DockerTarget(SupervisedTarget):
         paths = path_arguments(request.arguments, fetched)
         places = {name: place_of(name, path) for name, path in paths.items()}
         command = render_command(request.entry_point, request.arguments, places)
+        if request.environment.kind == "conda":
+            command = f". {ACTIVATE} >/dev/null 2>&1\n{command}"
         inputs = {places[name]: path for name, path in paths.items()}
         return PreparedJob(
             command, {}, hit, seconds, image=image.id, image_identity=image.identity, job_folder=CODE, inputs=inputs

@@ -66,7 +66,13 @@ def ensure_built(
     name = base_name or base_image_for(lock)
     base = ensure_base(name)
     certificates = _certificates(lock)
-    context = build_context(lock, name, uv_version=metadata.version("uv"), certificates=certificates)
+    context = build_context(
+        lock,
+        name,
+        installers={package: metadata.version(package) for package in ("uv", "py-rattler")},
+        certificates=certificates,
+        rattler_config=_rattler_config(os.environ) if lock.kind == "conda" else None,
+    )
     recipe = hashlib.sha256(base.id.encode() + context.files["Dockerfile"]).hexdigest()[:8]
     tag = f"{REPOSITORY}:{lock.key[:32]}-{recipe}"
     found = image_here(engine, tag)
@@ -117,6 +123,12 @@ def bake(engine: Engine, image: str, folder: Path, tag: str, labels: Mapping[str
 def _certificates(lock: EnvironmentLock) -> bytes | None:
     file = lock.sources.variables.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE")
     return None if file is None else Path(file).read_bytes()
+
+
+def _rattler_config(environ: Mapping[str, str]) -> bytes | None:
+    """Rattler's own configuration, of the user's: where mirrors of the channels are."""
+    file = Path(environ.get("RATTLER_HOME") or Path.home() / ".rattler") / "config.toml"
+    return file.read_bytes() if file.is_file() else None
 
 
 def _build(context: BuildContext, tag: str, progress: Callable[[str], None]) -> None:

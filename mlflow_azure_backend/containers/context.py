@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from mlflow_azure_backend.environment import installing
 from mlflow_azure_backend.environment.indexes import Sources, has_credentials
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.errors import EnvironmentUnavailable
@@ -17,6 +19,13 @@ from mlflow_azure_backend.errors import EnvironmentUnavailable
 PREFIX: Final = "/opt/mlflow-azure/environment"
 """Where the environment is in the image."""
 
+ACTIVATE: Final = "/opt/mlflow-azure/lock/activate.sh"
+"""In the image of a conda environment, what a job's shell reads first: the scripts of ``activate.d``."""
+
+_ACTIVATE: Final = f"""for script in {PREFIX}/etc/conda/activate.d/*.sh; do
+  [ ! -r "$script" ] || . "$script"
+done
+"""
 _SECRET: Final = re.compile(r"PASSWORD|USERNAME|TOKEN|AUTH")
 _CERTIFICATES: Final = "SSL_CERT_FILE"
 _INSTALLER: Final = "/tmp/installer"  # noqa: S108 - in the image that is being built, and gone before that is whole
@@ -36,37 +45,52 @@ class BuildContext:
 
 
 def base_image_for(lock: EnvironmentLock) -> str:
-    """The image to build on when nobody names one: the registry's own of the lock's Python."""
+    """The image to build on when nobody names one: the registry's own of the lock's Python.
+
+    For a conda environment, which brings a Python of its own, it is only what the installer runs in.
+    """
+    if lock.kind == "conda":
+        return "python:3.12-slim"
     major, minor = str(lock.python_version).split(".")[:2]
     return f"python:{major}.{minor}-slim"
 
 
 def build_context(
-    lock: EnvironmentLock, base: str, *, uv_version: str, certificates: bytes | None = None
+    lock: EnvironmentLock,
+    base: str,
+    *,
+    installers: Mapping[str, str],
+    certificates: bytes | None = None,
+    rattler_config: bytes | None = None,
 ) -> BuildContext:
     """What builds the environment of ``lock`` on ``base``.
 
     Args:
-        lock: A lock of the kind ``python``.
-        base: The image to build on, which must have that Python, with venv and pip.
-        uv_version: The installer's version: the one that resolved the lock.
+        lock: A lock of the kind ``python`` or ``conda``.
+        base: The image to build on; it must have a Python with venv and pip, for a ``python`` lock the lock's own.
+        installers: The versions of uv and py-rattler: those that made the lock.
         certificates: Of those who may sign the index's; None for the image's own.
+        rattler_config: The user's ``config.toml`` of rattler, which says where mirrors are; None when there is none.
 
     Raises:
         EnvironmentUnavailable: The lock cannot be built into an image.
     """
-    if lock.kind != "python" or lock.python_version is None:
-        step = "run it on this machine, or name an image that has the environment: docker_env"
-        raise EnvironmentUnavailable(f"a {lock.kind} environment cannot be built into an image yet", next_step=step)
+    if lock.sources.channels:
+        step = "name an image that has the environment: docker_env"
+        raise EnvironmentUnavailable("a private conda channel cannot be reached from an image's build", next_step=step)
     lines, variables = _reachable(lock.sources)
     secrets = _secrets(lines, variables)
-    files = {"requirements.txt": lock.text.encode()}
+    files = {lock.file_name: lock.text.encode()}
+    if lock.kind == "conda":
+        files |= {"installing.py": Path(str(installing.__file__)).read_bytes(), "activate.sh": _ACTIVATE.encode()}
+        if rattler_config is not None:
+            files["config.toml"] = rattler_config
     if lines and "indexes" not in secrets:
         files["indexes.txt"] = "".join(f"{line}\n" for line in lines).encode()
     if certificates is not None:
         files["certificates.pem"] = certificates
     names = sorted(files)
-    files["Dockerfile"] = _dockerfile(lock, base, uv_version, names, sorted(secrets), variables).encode()
+    files["Dockerfile"] = _dockerfile(lock, base, installers, names, sorted(secrets), variables).encode()
     return BuildContext(files, secrets)
 
 
@@ -89,7 +113,7 @@ def _secrets(lines: list[str], variables: Mapping[str, str]) -> dict[str, str]:
 def _dockerfile(
     lock: EnvironmentLock,
     base: str,
-    uv_version: str,
+    installers: Mapping[str, str],
     files: list[str],
     secrets: list[str],
     variables: Mapping[str, str],
@@ -101,21 +125,20 @@ def _dockerfile(
     if "certificates.pem" in files:
         public |= {"PIP_CERT": "certificates.pem", _CERTIFICATES: "certificates.pem"}
     indexes = "/run/secrets/indexes" if "indexes" in secrets else "indexes.txt" if "indexes.txt" in files else ""
-    options = ["--compile-bytecode", "--no-cache"]
-    if lock.packages and all(package.hashes for package in lock.packages):
-        options.append("--require-hashes")
+    if lock.kind == "conda":
+        needed, check, install = ["uv", "py-rattler"], [], _conda_steps(indexes)
+    else:
+        needed, check, install = ["uv"], [_python_check(lock)], _python_steps(lock, indexes)
+    wanted = " ".join(f"{name}=={installers[name]}" for name in needed)
     steps = [
-        _python_check(lock),
+        *check,
         *([". /run/secrets/variables"] if "variables" in secrets else []),
         *(f"export {name}={_quoted(value)}" for name, value in sorted(public.items())),
         f"python3 -m venv {_INSTALLER}",
-        f"{_INSTALLER}/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir uv=={uv_version}",
-        f"python3 -m venv --without-pip {PREFIX}",
+        f"{_INSTALLER}/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir {wanted}",
+        *install,
+        f"rm -rf {_INSTALLER}",
     ]
-    if lock.packages:
-        install = f"{_INSTALLER}/bin/uv pip sync - --python {PREFIX}/bin/python {' '.join(options)}"
-        steps.append(f"cat {indexes} requirements.txt | {install}".replace("cat  ", "cat "))
-    steps.append(f"rm -rf {_INSTALLER}")
     script = " \\\n && ".join(steps)
     return (
         f"FROM {base}\n"
@@ -123,8 +146,40 @@ def _dockerfile(
         "WORKDIR /opt/mlflow-azure/lock\n"
         f"COPY {' '.join(files)} ./\n"
         f"RUN {mounts}{script}\n"
-        f"ENV PATH={PREFIX}/bin:$PATH VIRTUAL_ENV={PREFIX}\n"
+        f"ENV PATH={PREFIX}/bin:$PATH {_active(lock)}\n"
     )
+
+
+def _python_steps(lock: EnvironmentLock, indexes: str) -> list[str]:
+    steps = [f"python3 -m venv --without-pip {PREFIX}"]
+    if not lock.packages:
+        return steps
+    options = ["--compile-bytecode", "--no-cache"]
+    if all(package.hashes for package in lock.packages):
+        options.append("--require-hashes")
+    install = f"{_INSTALLER}/bin/uv pip sync - --python {PREFIX}/bin/python {' '.join(options)}"
+    return [*steps, f"cat {indexes} {lock.file_name} | {install}".replace("cat  ", "cat ")]
+
+
+def _conda_steps(indexes: str) -> list[str]:
+    """The sealed installer; rattler's and uv's caches go with it."""
+    caches = f"RATTLER_HOME=. RATTLER_CACHE_DIR={_INSTALLER}/rattler UV_CACHE_DIR={_INSTALLER}/uv"
+    command = f"{_INSTALLER}/bin/python installing.py --compile conda-lock.yml {PREFIX}"
+    return [f"{caches} {command} < {indexes or '/dev/null'}"]
+
+
+def _active(lock: EnvironmentLock) -> str:
+    """The variables that activation sets, apart from PATH."""
+    if lock.kind == "python":
+        return f"VIRTUAL_ENV={PREFIX}"
+    variables = {"CONDA_PREFIX": PREFIX, "CONDA_DEFAULT_ENV": PREFIX, "CONDA_SHLVL": "1"}
+    variables |= installing.lock_variables(lock.text)
+    return " ".join(f"{name}={_in_dockerfile(value)}" for name, value in variables.items())
+
+
+def _in_dockerfile(value: str) -> str:
+    """A value as ``ENV`` reads it verbatim."""
+    return '"' + re.sub(r'(["\\$])', r"\\\1", value) + '"'
 
 
 def _python_check(lock: EnvironmentLock) -> str:

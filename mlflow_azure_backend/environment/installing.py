@@ -86,7 +86,7 @@ def install(lock: Path, prefix: Path, index_options: str = "", *, compile_byteco
     asyncio.run(_install_records(records, prefix))
     (prefix / "conda-meta").mkdir(parents=True, exist_ok=True)
     (prefix / "conda-meta/history").touch()
-    if variables := _variables(lock):
+    if variables := lock_variables(lock.read_text(encoding="utf-8")):
         (prefix / "conda-meta/state").write_text(json.dumps({"env_vars": variables}), encoding="utf-8")
     if unrun := sorted(_link_scripts(prefix)):
         _say(f"! the post-link scripts of {', '.join(unrun)} are not run: they are arbitrary code of the packages")
@@ -140,9 +140,9 @@ def _requirement(name: str, package: Any, index_options: str) -> str:
     return f"{name}=={package.version}"
 
 
-def _variables(lock: Path) -> dict[str, str]:
-    """What an activated environment sets: JSON in the lock's own metadata."""
-    found = re.search(r"^    variables: '(.*)'$", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
+def lock_variables(text: str) -> dict[str, str]:
+    """What an activated environment sets, from the text of its lock: JSON in the lock's own metadata."""
+    found = re.search(r"^    variables: '(.*)'$", text, flags=re.MULTILINE)
     return json.loads(found[1].replace("''", "'")) if found else {}
 
 

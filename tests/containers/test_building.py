@@ -16,12 +16,15 @@ from mlflow.exceptions import ExecutionException
 
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.containers.context import BuildContext, base_image_for, build_context
+from mlflow_azure_backend.environment.conda.channels import Credentials
 from mlflow_azure_backend.environment.indexes import Sources
 from mlflow_azure_backend.environment.lock import EnvironmentLock, LockedPackage
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 from mlflow_azure_backend.rerun import Changes, rerun
+from tests.conda_channel import CondaServer, conda_cache, conda_forge, conda_server
 from tests.containers.conftest import Launch, docker_says
 
+__all__ = ["conda_cache", "conda_forge", "conda_server"]
 Write = Callable[[Mapping[str, str]], Path]
 
 SAMPLES = Path(__file__).parent.parent.parent / "sample_projects"
@@ -36,7 +39,8 @@ LOCK = EnvironmentLock(
 
 
 def context(lock: EnvironmentLock = LOCK, certificates: bytes | None = None) -> BuildContext:
-    return build_context(lock, "base:1", uv_version="0.9.0", certificates=certificates)
+    installers = {"uv": "0.9.0", "py-rattler": "0.28.1"}
+    return build_context(lock, "base:1", installers=installers, certificates=certificates)
 
 
 def test_the_same_lock_gives_the_same_context_on_the_image_of_its_python() -> None:
@@ -65,9 +69,44 @@ def test_credentials_are_secrets_and_folders_of_this_machine_are_left_out() -> N
     assert "export SSL_CERT_FILE='certificates.pem'" in dockerfile
 
 
-def test_what_cannot_be_built_is_refused() -> None:
-    with pytest.raises(EnvironmentUnavailable, match="a conda environment cannot be built into an image yet"):
-        context(replace(LOCK, kind="conda"))
+def test_a_conda_environment_is_built_by_the_installer_that_this_machine_uses() -> None:
+    text = """metadata:\n  custom_metadata:\n    variables: '{"GREETING": "it''s \\"$5\\""}'\n"""
+    conda = replace(LOCK, kind="conda", text=text)
+    assert base_image_for(conda) == "python:3.12-slim"
+    files = context(conda).files
+    assert set(files) == {"Dockerfile", "activate.sh", "conda-lock.yml", "installing.py"}
+    dockerfile = files["Dockerfile"].decode()
+    assert "uv==0.9.0 py-rattler==0.28.1" in dockerfile
+    assert '''GREETING="it's \\"\\$5\\""''' in dockerfile
+
+
+def test_a_private_conda_channel_is_refused() -> None:
+    opened = Sources(channels=(Credentials("example.com", {"CondaToken": "canary"}),))
+    with pytest.raises(EnvironmentUnavailable, match="private conda channel") as caught:
+        context(replace(LOCK, kind="conda", sources=opened))
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.docker
+@pytest.mark.package_index
+def test_a_conda_project_runs_in_an_image_of_its_lock(
+    write_project: Write, launch: Launch, conda_forge: CondaServer
+) -> None:
+    script = 'export ACTIVATED="yes, it\'s"\necho of no interest\n'
+    channel = conda_forge.channel("scripts")
+    channel.add("activated", "1.0", {"etc/conda/activate.d/activated.sh": script})
+    channel.index()
+    folder = write_project(
+        {
+            "MLproject": "name: x\nconda_env: conda.yaml\nentry_points: {main: {command: python show.py}}\n",
+            "conda.yaml": "channels: [scripts, conda-forge]\ndependencies: [python, activated, pip, {pip: [six==1.17.0]}]\n"
+            "variables: {GREETING: 'a $b \"c\"'}\n",
+            "show.py": "import os, six, sys\n"
+            "print(six.__version__, sys.prefix, os.environ['ACTIVATED'], os.environ['GREETING'])\n",
+        }
+    )
+    run = launch(folder)
+    assert "".join(run.logs()) == """1.17.0 /opt/mlflow-azure/environment yes, it's a $b "c"\n"""
 
 
 @pytest.mark.docker
