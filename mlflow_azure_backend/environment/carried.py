@@ -1,4 +1,4 @@
-"""Locks that a project carries: ``pylock.toml`` (PEP 751) and ``uv.lock``, used as they are when they match.
+"""Locks that a project carries: ``pylock.toml`` (PEP 751), ``uv.lock`` and ``conda-lock.yml``, used when they match.
 
 What is taken from them is which files are installed: names, versions, hashes, commits. Where the files are fetched is
 this machine's business, as for every lock here, so that a company's mirror and its credentials count.
@@ -84,8 +84,7 @@ def carried_lock(spec: EnvironmentSpec) -> CarriedLock | None:
 
 
 def _carried_conda_lock(spec: EnvironmentSpec) -> CarriedLock | None:
-    """A ``conda-lock.yml`` that ``mlflow-azure lock`` wrote for the very specification; conda-lock's own are not."""
-    from mlflow_azure_backend.environment.conda.locking import read_recorded
+    from mlflow_azure_backend.environment.conda.locking import GENERATED, read_recorded
     from mlflow_azure_backend.environment.conda.wanted import local_platform
 
     file = spec.folder / LOCK_FILES["conda"]
@@ -93,13 +92,33 @@ def _carried_conda_lock(spec: EnvironmentSpec) -> CarriedLock | None:
         return None
     try:
         text = _text(file)
+        lock = read_recorded(text, spec, read_machine(os.environ))
         if f"\n    {local_platform()}: {spec.fingerprint}\n" not in text:
-            raise _Stale("it was not made by `mlflow-azure lock` for what the project asks for now")
-        return CarriedLock(file.name, read_recorded(text, spec, read_machine(os.environ)))
+            _check_conda(spec, lock)
+            if text.startswith(GENERATED):
+                raise _Stale("the project asks for something else than when it was locked")
+        return CarriedLock(file.name, lock)
     except _Stale as stale:
         return CarriedLock(file.name, reason=str(stale))
     except EnvironmentUnavailable as error:
         return CarriedLock(file.name, reason=error.what)
+
+
+def _check_conda(spec: EnvironmentSpec, lock: EnvironmentLock) -> None:
+    """Compare what is asked for, line by line, with a lock that does not say which wish it answers."""
+    from mlflow_azure_backend.environment.conda.carried import mismatch
+    from mlflow_azure_backend.environment.conda.names import pypi_name
+    from mlflow_azure_backend.environment.conda.wheels import pep440
+
+    if spec.conda is not None and (reason := mismatch(spec.conda, lock)) is not None:
+        raise _Stale(reason)
+    packages = sorted(lock.packages, key=lambda package: package.manager)  # a wheel lies over conda's package
+    locked = {
+        pypi_name(package.name): package
+        for package in packages
+        if package.version is not None and pep440(package.version) is not None
+    }
+    _check_requirements(spec, locked, _marker_variables(lock.python_version or "0", lock.implementation))
 
 
 def wish(spec: EnvironmentSpec) -> str:
@@ -116,7 +135,7 @@ def _asked(spec: EnvironmentSpec) -> Iterator[RequirementLine]:
 
 def _lock(file: Path, spec: EnvironmentSpec, python: Interpreter) -> EnvironmentLock:
     content = _parse(_export(file) if file.name == "uv.lock" else _text(file))
-    variables = _marker_variables(python)
+    variables = _marker_variables(python.version, python.implementation)
     packages = sorted(_packages(content, variables), key=lambda package: package.name)
     _check_python(content.get("requires-python"), python)
     _check_requirements(spec, {package.name: package for package in packages}, variables)
@@ -205,14 +224,14 @@ def _hashes(files: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted({f"sha256:{file['hashes']['sha256']}" for file in files if "sha256" in file["hashes"]}))
 
 
-def _marker_variables(python: Interpreter) -> dict[str, str]:
+def _marker_variables(version: str, implementation: str) -> dict[str, str]:
     """PEP 508's variables for another Python on this platform."""
     from packaging.markers import default_environment
 
     variables = dict(default_environment())
-    short = ".".join(python.version.split(".")[:2])
-    variables |= {"python_full_version": python.version, "python_version": short}
-    variables |= {"implementation_version": python.version, "implementation_name": python.implementation, "extra": ""}
+    short = ".".join(version.split(".")[:2])
+    variables |= {"python_full_version": version, "python_version": short}
+    variables |= {"implementation_version": version, "implementation_name": implementation, "extra": ""}
     return {name: str(value) for name, value in variables.items()}
 
 

@@ -180,7 +180,50 @@ def test_a_lock_beside_the_project_is_used_while_it_answers(
     assert carried.lock == lock
     stale = carried_lock(read_conda("beta", head=LAB))
     assert stale is not None
-    assert stale.reason == "it was not made by `mlflow-azure lock` for what the project asks for now"
+    assert stale.reason == "the project asks for something else than when it was locked"
+    clash = carried_lock(read_conda("alpha", "beta >=2", head=LAB))
+    assert clash is not None
+    assert clash.reason == "conda.yaml:4 asks for beta >=2, and it has beta 1.0 0"
+    (folder / lock.file_name).write_text("metadata: {platforms: [linux-64], custom_metadata: {variables: '{'}}")
+    broken = carried_lock(spec)
+    assert broken is not None
+    assert str(broken.reason).startswith("no conda-lock file of version 1 (JSONDecodeError")
+
+
+def test_a_lock_of_conda_lock_s_is_compared_line_by_line(
+    folder: Path, cache: Path, lab: Channel, make_wheel: MakeWheel, read_conda: ReadProject
+) -> None:
+    make_wheel("gamma", "1.0")
+    head = "channels: [lab, conda-forge, nodefaults]"
+    lock = resolve(read_conda("alpha", f"python={MINOR}", pip=("gamma>=1",), head=head), cache=cache)
+    document = yaml.safe_load(lock.text)
+    document["metadata"]["content_hash"] = dict.fromkeys(document["metadata"]["content_hash"], "0" * 64)
+
+    def reason(*lines: str, pip: str = "gamma", text: str = yaml.safe_dump(document), head: str = head) -> str | None:
+        (folder / "conda-lock.yml").write_text(text)
+        carried = carried_lock(read_conda(*lines, f"python={MINOR}", pip=(pip,), head=head))
+        assert carried is not None
+        assert (carried.lock is None) == (carried.reason is not None)
+        assert carried.lock is None or carried.lock.key == lock.key
+        return carried.reason
+
+    assert reason("alpha =1", "lab::beta <2", "nothing  # [win]", pip="gamma==1.*") is None
+    expected = {
+        ("beta[build=x*]",): "conda.yaml:3 asks for beta[build=x*], and it has beta 1.0 0",
+        ("conda-forge::beta",): "conda.yaml:3 asks for conda-forge::beta, and it has beta of another channel",
+        ("on-gpu",): "conda.yaml:3 asks for on-gpu, which it does not have for linux-64",
+    }
+    assert {lines: reason(*lines) for lines in expected} == expected
+    assert reason(pip="gamma>1") == "conda.yaml:7 asks for gamma>1, and it has gamma 1.0"
+    assert reason(head=LAB) == "it was made for other channels"
+    assert reason(head=f"variables: {{A: b}}\n{head}") == "it does not set the variables that the project sets"
+    text = yaml.safe_dump(document)
+    assert reason(text=text.replace("category: main", "category: dev", 1)) == "it has packages of the category dev"
+    assert reason(text=text.replace("gamma-1.0-py3-none-any.whl", "gamma-1.0.tar.gz")) == "gamma is no wheel"
+    other = text.replace("/alpha-1.0-0.conda", "/alpha-2.0-0.conda")
+    assert reason("alpha", text=other) == "alpha 1.0 has an address of another package"
+    secret = text.replace("https://conda.anaconda.org", "https://u:canary@conda.anaconda.org")
+    assert str(reason(text=secret)).endswith(" holds credentials")
 
 
 def test_only_declared_virtual_packages_count(

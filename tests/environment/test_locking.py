@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from mlflow_azure_backend.cli import main
 
 if TYPE_CHECKING:
+    from tests.conda_channel import Channel, CondaServer
     from tests.environment.conftest import MakeWheel
 
 Write = Callable[[Mapping[str, str]], Path]
@@ -99,3 +100,35 @@ def test_the_current_interpreter_has_no_lock(project: Path) -> None:
 
 def test_upgrade_and_check_exclude_each_other(project: Path) -> None:
     assert "only one of --check and --upgrade" in ask("lock", str(project), "--check", "--upgrade").output
+
+
+def test_a_conda_project_s_lock_is_written_checked_upgraded_and_used(
+    home: Path, write_project: Write, lab: Channel, conda_forge: CondaServer
+) -> None:
+    wanted = "channels: [lab]\nplatforms: [linux-64]\ndependencies:\n  - beta <{}\n"
+    project = write_project(
+        {
+            "MLproject": "conda_env: conda.yaml\nentry_points: {main: {command: 'true'}}\n",
+            "conda.yaml": wanted.format(2),
+        }
+    )
+    missing = ask("lock", str(project), "--check")
+    assert (missing.exit_code, "carries no conda-lock.yml" in missing.output) == (1, True)
+    written = ask("lock", str(project))
+    assert (written.exit_code, "conda-lock.yml is written: 1 package" in written.output) == (0, True)
+    text = (project / "conda-lock.yml").read_text()
+    assert ask("lock", str(project), "--check").exit_code == 0
+    plan = json.loads(ask("plan", str(project), "--json").stdout)
+    assert plan["environment"]["packages"] == {"beta": "1.0"}
+    assert "the environment is locked by conda-lock.yml" in plan["notes"]
+    (project / "conda.yaml").write_text(wanted.format(3))
+    stale = ask("lock", str(project), "--check")
+    assert (stale.exit_code, len(stale.output.splitlines())) == (1, 1)
+    assert "conda-lock.yml is stale: the project asks for something else than when it was locked;" in stale.output
+    assert (project / "conda-lock.yml").read_text() == text
+    plan = json.loads(ask("plan", str(project), "--json").stdout)
+    assert plan["environment"]["packages"] == {"beta": "2.0"}
+    assert any(note.startswith("conda-lock.yml is not used: ") for note in plan["notes"])
+    upgraded = json.loads(ask("lock", str(project), "--upgrade", "--json").stdout)
+    assert upgraded["packages"] == {"beta": "2.0"}
+    assert ask("lock", str(project), "--check").exit_code == 0

@@ -61,3 +61,13 @@ def test_mlflow_is_put_in_when_asked_and_resolved_with_the_rest(
     assert with_mlflow(own) is own
     with pytest.raises(EnvironmentUnavailable, match=r"environment\.inject_mlflow: no versions fit together"):
         resolve(with_mlflow(read("alpha")), cache=cache)
+
+
+def test_mlflow_is_put_into_a_conda_environment_by_pip(
+    cache: Path, make_wheel: MakeWheel, read_conda: ReadProject
+) -> None:
+    for version in (f"{MINOR}.9", "99.0"):
+        make_wheel("mlflow", version)
+    make_wheel("gamma", "1.0")
+    lock = resolve(with_mlflow(read_conda("python", pip=("gamma",))), cache=cache)
+    assert [(one.manager, one.version) for one in lock.packages if one.name == "mlflow"] == [("pip", f"{MINOR}.9")]
