@@ -39,7 +39,11 @@ def _quantity(kind: Any) -> Callable[[str], Any]:
 
 @click.group("env")
 def env() -> None:
-    """Look at the environments that were built on this machine."""
+    """Look at the environments that were built on this machine.
+
+    \b
+    Example: mlflow-azure env list
+    """
 
 
 @env.command("list")

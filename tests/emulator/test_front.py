@@ -72,7 +72,8 @@ def test_faults_strike_as_often_as_ordered(own: EmulatorServer) -> None:
         assert client.get(url).status_code == 200
 
 
-def test_run_ends_with_the_commands_own_code(tmp_path: Path) -> None:
+def test_run_ends_with_the_commands_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     program = "import os, sys; print(os.environ['MLFLOW_TRACKING_URI'].split(':')[0]); sys.exit(7)"
     done = subprocess.run([*MODULE, "run", "--", sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (7, "azureml\n"), done.stderr

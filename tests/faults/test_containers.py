@@ -17,6 +17,9 @@ import pytest
 from tests.faults.proxy import Proxy
 from tests.faults.world import Client, World, until
 
+POINTS = ("docker.before_build", "docker.after_create")
+"""The fault points that only a container's client reaches."""
+
 pytestmark = [pytest.mark.docker, pytest.mark.always]
 
 
@@ -55,6 +58,28 @@ def test_a_client_that_is_killed_leaves_no_container(world: World, base_image: s
     world.await_quiet()
     assert not containers_of(world)
     assert [status for _, status in world.runs()] == ["KILLED"]
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("action", ["kill", "raise", "sigint"])
+def test_a_client_that_ends_at_a_point_leaves_no_container(
+    world: World, base_image: str, point: str, action: str
+) -> None:
+    if point == "docker.before_build":
+        project = {"python_env": "python_env.yaml", "entry_points": {"main": {"command": "true"}}}
+        files = {"python_env.yaml": "dependencies: [--no-index]\n"}
+        world.write_project("", mlproject=json.dumps(project), files=files)
+    else:
+        in_container(world, base_image, "true")
+    config = json.dumps({"compute": "docker", "environment": {"image": base_image}})
+    client = world.run("--backend-config", config, MLFLOW_AZURE_FAULT=f"{point}:{action}")
+    assert client.wait() == {"kill": -signal.SIGKILL, "raise": 1, "sigint": 130}[action], client.err
+    world.await_quiet()
+    world.next_command()
+    assert not containers_of(world)
+    ends = [status for _, status in world.runs()]
+    assert len(ends) == (point == "docker.after_create")
+    assert set(ends) <= {"KILLED", "FAILED"}
 
 
 def test_interrupting_the_client_ends_the_container(world: World, base_image: str) -> None:

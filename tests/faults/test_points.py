@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import test_containers
 from tests.faults.checker import check, check_environments
 from tests.faults.wheels import project_with_environment
 from tests.faults.world import FOR_EVER, QUICK, World
@@ -63,7 +64,8 @@ SUPERVISOR_POINTS = ("after_lock", "after_spawn", "after_child_exit", "before_ou
 
 @pytest.mark.always
 def test_every_point_in_the_code_is_in_the_matrix() -> None:
-    expected = {point.name for point in POINTS} | {f"supervisor.{name}" for name in SUPERVISOR_POINTS}
+    supervisor = {f"supervisor.{name}" for name in SUPERVISOR_POINTS}
+    expected = {point.name for point in POINTS} | supervisor | set(test_containers.POINTS)
     assert set(points_in_the_code()) == expected
 
 
