@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -201,6 +202,8 @@ def _conda(
     folder, path = folder.absolute(), path.absolute()
     declared = read_conda_env(path, shown_path(path, folder))
     found = read_requirements(declared.pip_lines or (), file=path, folder=folder, environ=os.environ)
+    for line in found.lines:
+        _refuse_git(line)
     wanted, notes = conda_spec(declared, shown_path(path, folder), channels, virtual_packages, os.environ)
     return EnvironmentSpec(
         kind="conda",
@@ -214,6 +217,14 @@ def _conda(
         notes=(*declared.notes, *notes, *found.notes),
         conda=wanted,
     )
+
+
+def _refuse_git(line: RequirementLine) -> None:
+    """Before anything is solved or cloned; one with a marker may be for a platform that nobody asks for."""
+    if re.match(r"(\S+ ?@ ?)?git\+", line.text) and ";" not in line.text:
+        what = f"{line.text} is a git repository, and a conda lock holds wheels only"
+        step = "name a released version; --env-manager uv pins git repositories"
+        raise EnvironmentUnavailable(what, where=line.origin, next_step=step)
 
 
 def _python(path: Path | None, folder: Path, env_manager: str | None, *, conda: bool = False) -> EnvironmentSpec:

@@ -208,6 +208,16 @@ WRONG: list[tuple[str, str]] = [
         "conda.yaml:3: ./lib is a path, which no lock can carry; name a released version, or --env-manager local",
     ),
     (
+        "dependencies:\n- pip:\n  - six\n  - a-b[c] @ git+https://host/x.git@main",
+        "conda.yaml:4: a-b[c] @ git+https://host/x.git@main is a git repository, and a conda lock holds wheels only; name "
+        "a released version; --env-manager uv pins git repositories",
+    ),
+    (
+        "dependencies:\n- pip: [git+ssh://git@host/x.git]",
+        "conda.yaml:2: git+ssh://git@host/x.git is a git repository, and a conda lock holds wheels only; name a released "
+        "version; --env-manager uv pins git repositories",
+    ),
+    (
         "dependencies:\n- pip:\n  - -r nowhere.txt",
         "conda.yaml:3: nowhere.txt: no such file",
     ),
@@ -219,6 +229,12 @@ def test_each_mistake_is_one_line(folder: Path, text: str, expected: str) -> Non
     with pytest.raises(EnvironmentUnavailable) as caught:
         read(folder, text)
     assert str(caught.value) == expected
+
+
+def test_a_git_requirement_for_another_platform_is_left_to_the_solver(folder: Path) -> None:
+    line = "x @ git+https://host/x ; sys_platform == 'win32'"
+    spec = read(folder, f'channels: [a]\ndependencies:\n- pip: ["{line}"]\n')
+    assert [found.text for found in spec.requirements] == [line]
 
 
 def test_what_conda_ignores_is_said(folder: Path) -> None:

@@ -126,7 +126,7 @@ def hash_of(path: Path) -> str:
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-def test_git_is_pinned_to_its_commit(tmp_path: Path, cache: Path, read: ReadProject) -> None:
+def test_git_is_pinned_to_its_commit(tmp_path: Path, folder: Path, cache: Path, read: ReadProject) -> None:
     repository = tmp_path / "repository"
     repository.mkdir()
     (repository / "pyproject.toml").write_text(
@@ -138,6 +138,11 @@ def test_git_is_pinned_to_its_commit(tmp_path: Path, cache: Path, read: ReadProj
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     lock = resolve(read(f"gitted @ git+{repository.as_uri()}"), cache=cache)
     assert lock.packages[0].url == f"git+{repository.as_uri()}@{commit}"
+    text = f"dependencies:\n- python={lock.python_version}\n- pip:\n  - --no-index\n  - git+{repository.as_uri()}\n"
+    (folder / "conda.yaml").write_text(text, encoding="utf-8")
+    path = folder / "conda.yaml"
+    spec = read_environment("conda_env", path, folder=folder, env_manager="uv", current=False)
+    assert resolve(spec, cache=cache).packages == lock.packages
 
 
 @pytest.mark.parametrize(
