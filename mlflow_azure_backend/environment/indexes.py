@@ -205,7 +205,7 @@ def read_machine(environ: Mapping[str, str]) -> Machine:
 def _fingerprint(
     environ: Mapping[str, str], tomls: tuple[str, ...], indexes: Indexes, constraints: tuple[str, ...]
 ) -> str:
-    parts = [*indexes.public(), *tomls]
+    parts = [*indexes.public(), *(_USERINFO.sub("", text) for text in tomls)]
     parts += [f"{name}={_USERINFO.sub('', environ[name])}" for name in _RESOLVING if name in environ]
     files = [*constraints, *(path for name in _RESOLVING_FILES for path in environ.get(name, "").split())]
     parts += [_content(path) for path in files]

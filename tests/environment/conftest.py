@@ -144,13 +144,15 @@ def lab(conda_server: CondaServer) -> Channel:
 class Index:
     """A package index on loopback for whoever knows the password.
 
-    ``asked`` is set when a wheel is first asked for; it is given only once ``answer`` is set.
+    ``asked`` is set when a wheel is first asked for; it is given only once ``answer`` is set. After ``stop`` nobody is
+    there to be asked.
     """
 
     folder: Path
     url: str
     asked: threading.Event
     answer: threading.Event
+    stop: Callable[[], None]
     user: str = "canary-user"
     password: str = "canary-password"  # noqa: S105 - what the tests look for where it must not be
 
@@ -192,10 +194,15 @@ def index(tmp_path: Path) -> Iterator[Index]:
             """Say nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
-        made = Index(folder, f"http://127.0.0.1:{server.server_port}/simple", asked, answer)
         thread = threading.Thread(target=server.serve_forever)
+
+        def stop() -> None:
+            answer.set()
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+        made = Index(folder, f"http://127.0.0.1:{server.server_port}/simple", asked, answer, stop)
         thread.start()
         yield made
-        answer.set()
-        server.shutdown()
-        thread.join()
+        stop()

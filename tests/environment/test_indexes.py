@@ -94,6 +94,11 @@ def test_the_fingerprint_follows_the_settings_not_the_credentials(tmp_path: Path
     ]
     assert len({fingerprint(**environ) for environ in settings}) == len(settings)
     assert fingerprint(PIP_INDEX_URL="https://u:one@host/simple") == fingerprint(PIP_INDEX_URL="https://host/simple")
+    tomls = [
+        configured(tmp_path, f"index-url = 'https://{user}host/simple'", name=f"{number}.toml")
+        for number, user in enumerate(("u:one@", "u:two@", ""))
+    ]
+    assert len({fingerprint(UV_CONFIG_FILE=toml) for toml in tomls}) == 1
     before = fingerprint(PIP_CONSTRAINT=bound)
     configured(tmp_path, "six<1", name="bound.txt")
     assert fingerprint(PIP_CONSTRAINT=bound) != before
