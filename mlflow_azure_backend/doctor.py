@@ -15,6 +15,7 @@ from mlflow_azure_backend import __version__
 from mlflow_azure_backend.errors import BackendError
 from mlflow_azure_backend.files import make_private_folder
 from mlflow_azure_backend.journal import Journal, cache_home, state_home
+from mlflow_azure_backend.planning import counted
 from mlflow_azure_backend.redaction import without_credentials
 
 _GROUP: Final = "mlflow.project_backend"
@@ -51,6 +52,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield from (_tool(name, fix) for name, fix in _NEEDED.items())
     yield _folder("state", state_home(environ))
     yield _folder("cache", cache_home(environ))
+    yield _environments(cache_home(environ))
     yield _unwritten(Journal(state_home(environ)))
     yield _tracking()
 
@@ -100,6 +102,17 @@ def _folder(name: str, folder: Path) -> Finding:
         )
     free = shutil.disk_usage(folder).free
     return Finding(name, True, f"{folder}, {free / 1e9:.0f} GB free")
+
+
+def _environments(cache: Path) -> Finding:
+    """How many are built; how large they are, `env list` says, which reads every folder of theirs."""
+    from mlflow_azure_backend.environment.inventory import count_whole
+
+    try:
+        count = count_whole(cache)
+    except BackendError as error:
+        return Finding("environments", False, f"{cache}: {error.what}", error.next_step)
+    return Finding("environments", True, f"{counted(count, 'environment')} built in {cache}")
 
 
 def _unwritten(journal: Journal) -> Finding:

@@ -197,6 +197,7 @@ def test_doctor_finds_our_plugin(store: str) -> None:
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
     assert findings["plugin"]["good"], findings
     assert findings["tracking"]["good"], findings
+    assert findings["environments"]["found"] == f"0 environments built in {os.environ['MLFLOW_AZURE_CACHE']}"
     assert done.returncode == 0
 
 

@@ -66,14 +66,29 @@ def list_environments(cache: Path) -> list[CachedEnvironment]:
     Raises:
         EnvironmentUnavailable: The cache cannot be read.
     """
+    return sorted(map(_look_at, _folders(cache)), key=lambda found: found.last_used, reverse=True)
+
+
+def count_whole(cache: Path) -> int:
+    """How many environments a run could use at once; their sizes, which take a walk through all files, are not asked.
+
+    Args:
+        cache: The environment cache's folder.
+
+    Raises:
+        EnvironmentUnavailable: The cache cannot be read.
+    """
+    return sum(key_of(path) is not None for path in _folders(cache))
+
+
+def _folders(cache: Path) -> list[Path]:
     folder = cache.absolute() / "environments"
     try:
-        paths = [Path(entry.path) for entry in os.scandir(folder) if _NAME.fullmatch(entry.name)]
+        return [Path(entry.path) for entry in os.scandir(folder) if _NAME.fullmatch(entry.name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise unusable(error, folder) from None
-    return sorted(map(_look_at, paths), key=lambda found: found.last_used, reverse=True)
 
 
 def prune(
@@ -91,6 +106,7 @@ def prune(
 
     Raises:
         EnvironmentUnavailable: One cannot be removed.
+        JournalError: A lock file beside one cannot be opened, such as in a cache that can only be read.
     """
     found = list_environments(cache)
     for chosen in list(_choose(found, older_than, max_size)):

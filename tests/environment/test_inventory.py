@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import mlflow
 import pytest
 
-from mlflow_azure_backend.environment.inventory import CachedEnvironment, list_environments, prune
+from mlflow_azure_backend.environment.inventory import CachedEnvironment, count_whole, list_environments, prune
 from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.store import Prefix, ensure_prefix, hold
 from mlflow_azure_backend.journal import cache_home
@@ -63,6 +63,7 @@ def ask(cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_what_is_built_is_listed_the_last_used_first(cache: Path, locks: list[EnvironmentLock]) -> None:
     assert list_environments(cache.parent / "nowhere") == []
+    assert (count_whole(cache.parent / "nowhere"), count_whole(cache)) == (0, len(locks))
     found = list_environments(cache)
     assert names(found) == keys(*locks)
     assert [(one.state, one.python, one.packages) for one in found] == [("ready", locks[0].python_version, 1)] * 2
@@ -124,6 +125,7 @@ def test_what_is_broken_is_said_and_goes(
 ) -> None:
     damage(ensure_prefix(locks[0], cache=cache))
     assert {one.key: one.state for one in list_environments(cache)}[locks[0].key[:32]] == "broken"
+    assert count_whole(cache) == 1
     assert names(list(prune(cache, older_than=365 * DAY))) == keys(locks[0])
     elsewhere = cache / "elsewhere"
     assert not elsewhere.exists() or (elsewhere / "bin/python").exists()  # what a link leads to is not ours
@@ -150,6 +152,51 @@ def test_the_command_line_says_the_same(cache: Path, locks: list[EnvironmentLock
     wrong = ask(cache, "prune", "--max-size", "huge")
     assert wrong.returncode == 2
     assert "'huge': expected a size" in wrong.stderr
+
+
+def test_a_cache_that_can_only_be_read(cache: Path, locks: list[EnvironmentLock]) -> None:
+    subprocess.run(["mount", "--bind", str(cache), str(cache)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(cache)], check=True)
+        listed, would, pruned = (
+            ask(cache, "env", "list", "--json"),
+            ask(cache, "prune", "--dry-run"),
+            ask(cache, "prune"),
+        )
+        with hold(locks[0], cache=cache) as held:
+            assert (held, ensure_prefix(locks[0], cache=cache).hit) == ((), True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(cache)], check=True)
+    assert (listed.returncode, [one["state"] for one in json.loads(listed.stdout)]) == (0, ["ready", "ready"])
+    assert (would.returncode, "2 environments would be removed" in would.stderr) == (0, True)
+    assert_refused(pruned, "Read-only file system", "MLFLOW_AZURE_CACHE to folders that you can write to")
+    assert names(list_environments(cache)) == keys(*locks)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize("command", [("env", "list"), ("prune",)])
+def test_without_a_home_the_temporary_folder_serves_unless_others_could_have_made_it(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    left_out = ("HOME", "MLFLOW_AZURE_CACHE", "MLFLOW_AZURE_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+    environ = {name: value for name, value in os.environ.items() if name not in left_out}
+    environ["TMPDIR"] = str(tmp_path)
+
+    def called(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([OURS, *command], capture_output=True, text=True, env={**environ, **more}, timeout=120)
+
+    said = {"env": f"no environment is built yet in {tmp_path}/mlflow-azure-", "prune": "0 environments removed"}
+    for done in (called(), called(HOME=str(tmp_path / "nowhere"))):
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (0, "", 1), done.stderr
+        assert said[command[0]] in done.stderr
+    folder = next(tmp_path.glob("mlflow-azure-*"))
+    os.chown(folder, 65534, 65534)
+    assert_refused(called(), str(folder), "another user")
 
 
 def test_a_running_job_s_environment_stays_until_the_job_has_ended(
