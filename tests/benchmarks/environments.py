@@ -80,6 +80,21 @@ def cold(bench: Bench) -> Iterator[Result]:
     yield Result("P15", what, "`uv venv` and `uv pip sync`", Goal(1.15), wall, cpu)
 
 
+def warm_peers(bench: Bench) -> Iterator[Result]:
+    """P14 beside MLflow's own managers: the same run in the environments that both built before."""
+    declared = f"python: '{_PYTHON}'\ndependencies: [six]\n"
+    project = bench.project("locked", _MLPROJECT, {"python_env.yaml": declared})
+    with worker(bench, project, bench.store("locked")) as costs:
+        for manager in ("uv", "virtualenv"):
+            ((wall, cpu),) = by_turns(costs("azureml", manager), costs("local", manager))
+            what = f"a run with `env_manager={manager}`, built before"
+            yield Result(f"P14 {manager}", what, "MLflow's own manager", Goal(1.0), wall, cpu, _as_with_p2)
+
+
+def _as_with_p2() -> str:
+    return "This is P2 again, in an environment of the project's own: MLflow stores neither log, snapshot nor lock."
+
+
 @contextlib.contextmanager
 def _conda_forge(bench: Bench) -> Iterator[Mapping[str, str]]:
     """conda-forge on loopback for us and for peers, with caches of the benchmark's own."""
@@ -164,4 +179,4 @@ def _both(*cases: Callable[[Bench], Iterator[Result]]) -> Callable[[Bench], Iter
     return case
 
 
-CASES = {"P14": _both(warm, warm_conda), "P15": _both(cold, cold_conda)}
+CASES = {"P14": _both(warm, warm_peers, warm_conda), "P15": _both(cold, cold_conda)}
