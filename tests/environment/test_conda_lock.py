@@ -95,6 +95,53 @@ def test_conda_lock_itself_reads_the_lock(folder: Path, cache: Path, tmp_path: P
     assert pip == {"gamma", "delta"}
 
 
+CONDA = """#!{python}
+# As much of conda as `conda-lock install` asks for: create a prefix from an explicit list, run a command in it.
+import argparse, asyncio, re, subprocess, sys
+import rattler
+parser = argparse.ArgumentParser()
+parser.add_argument("command", choices=["create", "run"])
+for option in ("--prefix", "--file"):
+    parser.add_argument(option)
+for option in ("--quiet", "--yes"):
+    parser.add_argument(option, action="store_true")
+asked, rest = parser.parse_known_args()
+if asked.command == "run":
+    sys.exit(subprocess.call([f"{{asked.prefix}}/bin/python", "-m", *rest]))
+urls = re.findall(r"^(http[^#]+)#", open(asked.file).read(), re.M)
+parts = [url.rsplit("/", 2) for url in urls]
+client = rattler.Client.from_config(rattler.Config.load_from_default_locations("rattler"))
+specs = ["{{}} =={{}} {{}}".format(*name.removesuffix(".conda").rsplit("-", 2)) for _, _, name in parts]
+async def create():
+    found = await rattler.Gateway(client=client).query(
+        [rattler.Channel(one) for one in sorted({{channel for channel, _, _ in parts}})],
+        [rattler.Subdir(one) for one in sorted({{subdir for _, subdir, _ in parts}})],
+        specs, recursive=False)
+    records = [record for records in found for record in records]
+    assert sorted(record.url for record in records) == sorted(urls)
+    await rattler.install(records, asked.prefix, client=client, show_progress=False)
+asyncio.run(create())
+"""
+"""A conda for those who have none."""
+
+
+@pytest.mark.usefixtures("mixed")
+def test_conda_lock_itself_installs_the_lock(folder: Path, cache: Path, tmp_path: Path) -> None:
+    lock = resolve(read(folder), cache=cache)  # type: ignore[arg-type]
+    # A wheel of the project's own has an address that only our installer understands.
+    text = lock.text.replace("file:wheels/", f"{(folder / 'wheels').as_uri()}/")
+    (folder / "conda-lock.yml").write_text(text)
+    conda, prefix = tmp_path / "conda", tmp_path / "prefix"
+    conda.write_text(CONDA.format(python=sys.executable))
+    conda.chmod(0o755)
+    install = [sys.executable, "-m", "conda_lock", "install", "--conda", str(conda), "--prefix", str(prefix)]
+    done = subprocess.run([*install, "conda-lock.yml"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ask = "import gamma, delta, numpy, sys; print(numpy.__version__, sys.prefix)"
+    said = subprocess.run([prefix / "bin/python", "-c", ask], check=True, capture_output=True, text=True).stdout
+    assert said == f"{lock.version_of('numpy')} {prefix}\n"
+
+
 HIT = """
 import sys
 from pathlib import Path
