@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import tempfile
 from pathlib import Path
 
@@ -44,11 +45,12 @@ def make_private_folder(folder: Path) -> Path:
         JournalError: It cannot be made, is a link or no folder, or belongs to another user.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700, parents=True)
+        status = folder.lstat()  # asked once: another process may remove it at any time
     except OSError as error:
         raise unusable(folder, error) from error
-    if folder.is_symlink() or not folder.is_dir():
+    if not stat.S_ISDIR(status.st_mode):
         raise JournalError("is a link, not a folder of ours", where=folder, next_step="remove it and try again")
     if status.st_uid != os.getuid():
         raise JournalError(
@@ -57,7 +59,10 @@ def make_private_folder(folder: Path) -> Path:
             next_step="set MLFLOW_AZURE_HOME and MLFLOW_AZURE_CACHE to folders of your own",
         )
     if status.st_mode & 0o077:
-        folder.chmod(0o700)
+        try:
+            folder.chmod(0o700)
+        except OSError as error:
+            raise unusable(folder, error) from error
     return folder
 
 

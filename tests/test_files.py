@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,24 @@ def test_a_lock_dies_with_its_owner(tmp_path: Path) -> None:
 
 def test_nobody_holds_a_lock_that_is_not_there(tmp_path: Path) -> None:
     assert not is_locked(tmp_path / "lock")
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_gone_and_no_link(tmp_path: Path) -> None:
+    folder, done = tmp_path / "runs" / "one", threading.Event()
+
+    def remove() -> None:
+        while not done.is_set():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for _ in range(3000):
+            try:
+                make_private_folder(folder)
+            except JournalError as error:
+                assert isinstance(error.__cause__, FileNotFoundError), error
+    finally:
+        done.set()
+        remover.join()
