@@ -37,18 +37,6 @@ sync = [uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--offline",
 subprocess.run([*sync, "-r", wheels], check=True)
 """
 """A bare installation of a lock by the same two libraries: nothing is compared, nothing is kept from being half done."""
-_PEAK = """
-import resource, sys
-from pathlib import Path
-from mlflow_azure_backend.environment.resolving import resolve
-from mlflow_azure_backend.environment.spec import read_environment
-from mlflow_azure_backend.environment.store import ensure_prefix
-folder, cache = map(Path, sys.argv[1:])
-wanted = read_environment("conda_env", folder / "conda.yaml", folder=folder, env_manager=None, current=False)
-ensure_prefix(resolve(wanted, cache=cache), cache=cache)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
-"""
-"""In a process of its own, because the peak is that of all its children so far."""
 
 
 def warm(bench: Bench) -> Iterator[Result]:
@@ -180,12 +168,6 @@ def cold_conda(bench: Bench) -> Iterator[Result]:
         yield Result("P15c", "CPU time of a new conda lock", "", Goal(4, "s"), seconds)
         hits = [timed(lambda: resolve(wanted, cache=locks))().cpu for _ in range(9)]
         yield Result("P14c", "CPU time of a conda lock that is kept", "", Goal(0.15, "s"), hits)
-        project = wanted.folder
-        peaks = [
-            float(bench.run([sys.executable, "-c", _PEAK, str(project), str(bench.folder / f"peak {number}")]))
-            for number in range(3)
-        ]
-        yield Result("P15d", "peak memory of solver, installer or uv", "", Goal(500, "MB"), peaks)
 
 
 def _of_comparing(prefix: Path, bare: Callable[[], None]) -> str:
