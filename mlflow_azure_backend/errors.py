@@ -10,6 +10,8 @@
     ├── EnvironmentUnavailable  the environment cannot be resolved, built or had on this target
     ├── TrackingError           the tracking store cannot be reached, or refuses
     ├── TargetError             the compute target cannot do what is asked
+    │   └── WorkspaceError      the Azure ML workspace is not named, not there, refuses or does not answer
+    │       └── SignInError     Azure does not know who we are, or no longer
     └── JournalError            our own state on disk is unusable
         └── UnknownRun          no run of that id in the journal
 
@@ -68,6 +70,14 @@ class TrackingError(BackendError):
 
 class TargetError(BackendError):
     """The compute target cannot do what is asked of it."""
+
+
+class WorkspaceError(TargetError):
+    """The Azure ML workspace is not named, not there, refuses, or does not answer."""
+
+
+class SignInError(WorkspaceError):
+    """Azure does not know who we are, or no longer."""
 
 
 class JournalError(BackendError):

@@ -1,0 +1,76 @@
+"""As whom: azure-identity's credentials, never interactive unless asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from mlflow_azure_backend.errors import SignInError
+from mlflow_azure_backend.runtime.clouds import Cloud
+from mlflow_azure_backend.runtime.tokens import NoToken, RenewedToken, TokenSource
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+LOGIN_VARIABLE: Final = "MLFLOW_AZURE_LOGIN"
+"""Asks for an interactive sign-in: ``browser``, or ``device_code`` where there is no browser."""
+_SIGN_IN: Final = (
+    f"sign in: az login (or set the AZURE_* variables of a service principal, or {LOGIN_VARIABLE}=browser)"
+)
+
+
+def credential(cloud: Cloud, environ: Mapping[str, str]) -> TokenCredential:
+    """Whoever this process is to Azure: a service principal, a workload or managed identity, or ``az login``'s user.
+
+    Raises:
+        SignInError: ``MLFLOW_AZURE_LOGIN`` asks for a way to sign in that does not exist.
+    """
+    return _credential(cloud, environ.get(LOGIN_VARIABLE, ""))
+
+
+def token_source(cloud: Cloud, environ: Mapping[str, str]) -> TokenSource:
+    """Tokens for Resource Manager and for the workspace's services, which take the same ones."""
+    return _token_source(cloud, environ.get(LOGIN_VARIABLE, ""))
+
+
+@lru_cache
+def _token_source(cloud: Cloud, login: str) -> TokenSource:
+    def fetch() -> tuple[str, float]:
+        from azure.core.exceptions import ClientAuthenticationError
+
+        try:
+            token = _credential(cloud, login).get_token(cloud.scope)
+        except ClientAuthenticationError as error:
+            raise NoToken(f"Azure gives no token ({_first_line(error.message)}); {_SIGN_IN}") from None
+        except SignInError as error:
+            raise NoToken(str(error)) from None
+        return token.token, float(token.expires_on)
+
+    return RenewedToken(fetch)
+
+
+@lru_cache
+def _credential(cloud: Cloud, login: str) -> TokenCredential:
+    logging.getLogger("azure").setLevel(logging.ERROR)  # it warns of each way that it tries in vain
+    if login == "":
+        from azure.identity import DefaultAzureCredential
+
+        return DefaultAzureCredential(authority=cloud.login)
+    if login == "browser":
+        from azure.identity import InteractiveBrowserCredential
+
+        return InteractiveBrowserCredential(authority=cloud.login)
+    if login == "device_code":
+        from azure.identity import DeviceCodeCredential
+
+        return DeviceCodeCredential(authority=cloud.login)
+    raise SignInError(f"{login!r} is no way to sign in", where=LOGIN_VARIABLE, next_step="set browser or device_code")
+
+
+def _first_line(message: str) -> str:
+    """The cause in azure-identity's message, which lists what each credential said on a line of its own."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    refused = [line for line in lines if "AADSTS" in line]
+    return " ".join((refused or lines or ["without a word"])[0].split())[:300]
