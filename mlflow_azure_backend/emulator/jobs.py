@@ -75,6 +75,16 @@ class Job:
         """The name of its experiment."""
         return str(self.properties["experimentName"])
 
+    @property
+    def artifacts(self) -> str:
+        """What the names of its blobs in ``workspaceartifactstore`` start with."""
+        return f"ExperimentRun/dcid.{self.name}/"
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes it has."""
+        return int(self.properties["resources"]["instanceCount"])
+
 
 @dataclass
 class Jobs:

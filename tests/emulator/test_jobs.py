@@ -176,7 +176,7 @@ def test_what_is_not_done_is_refused_at_once(client: Submitter) -> None:
     job = {"command": "true", "environmentId": client.environment()}
     for more, words in (
         ({"computeId": f"{client.workspace}/computes/gpu"}, "Compute gpu not found."),
-        ({"resources": {"instanceCount": 2}}, "one node"),
+        ({"resources": {"instanceCount": 0}}, "instance count 0 must be at least 1"),
         ({"experimentName": "a name"}, "Experiment name must be 1-256 characters"),
         ({"comand": "true"}, "properties.comand is not in the published specification."),
     ):

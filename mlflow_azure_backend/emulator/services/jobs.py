@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from mlflow_azure_backend.emulator import long_running
@@ -19,7 +20,7 @@ service = Service("Jobs", host=ARM, audiences=(AUDIENCE_ARM,), prefix=WORKSPACE,
 
 _PUT = (
     "recordings test_command_job_register_output (2022-12-01-preview); bodies of 2024-01 and 2025-01 previews from "
-    "azure-ai-ml 1.35; the words of the refusal from its issues. Several nodes are refused so far"
+    "azure-ai-ml 1.35; the words of the refusal from its issues"
 )
 _GET = "recordings test_command_job_register_output and test_command_job_local (the error)"
 _CANCEL = "azure-ai-ml 1.35 as it polls; no recording of a live cancel is known: risk, a client may see other headers"
@@ -69,7 +70,7 @@ def _properties(call: Call, name: str, asked: dict[str, Any]) -> dict[str, Any]:
     absent = dict.fromkeys(
         ("description", "computeId", "identity", "componentId", "codeId", "distribution", "limits", "queueSettings")
     )
-    given = {key: value for key, value in asked.items() if value is not None}
+    given = _given(asked)
     resources = {"instanceCount": 1, "instanceType": None, "properties": None, "shmSize": "2g", "dockerArgs": None}
     return {
         **absent,
@@ -84,8 +85,12 @@ def _properties(call: Call, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         "properties": {**(given.get("properties") or {}), "_azureml.ComputeTargetType": "amlctrain"},
         "services": {**services, **(given.get("services") or {})},
         "outputs": {**(given.get("outputs") or {}), "default": default},
-        "resources": {**resources, **(given.get("resources") or {})},
+        "resources": {**resources, **_given(given.get("resources") or {})},
     }
+
+
+def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in asked.items() if value is not None}
 
 
 def _check(call: Call, asked: dict[str, Any]) -> None:
@@ -96,11 +101,11 @@ def _check(call: Call, asked: dict[str, Any]) -> None:
             "numbers, underscores, and dashes."
         )
         raise user_error(400, words, "BadArgument")
+    nodes = _given(asked.get("resources") or {}).get("instanceCount", 1)
+    if nodes < 1:
+        raise user_error(400, "The instance count {nodes} must be at least 1.", "BadArgument", nodes=str(nodes))
     if asked.get("computeId"):
-        nodes = (asked.get("resources") or {}).get("instanceCount") or 1
         computes.check_job(call, asked["computeId"], nodes)
-    if asked.get("distribution") or (asked.get("resources") or {}).get("instanceCount", 1) > 1:
-        raise user_error(400, "The emulator runs jobs on one node, without a distribution.", "BadArgument")
 
 
 @service.operation("Jobs_CreateOrUpdate", "PUT", "/jobs/{name}", known=Known.RECORDED, source=_PUT, body=JOB)

@@ -1,0 +1,110 @@
+"""One attempt at a job's commands: all its processes, their logs, and the end of all when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mlflow_azure_backend.emulator.execution.ends import Refused, TimedOut
+from mlflow_azure_backend.emulator.processes import CannotStart, Process
+from mlflow_azure_backend.emulator.storage import ARTIFACTS, Storage
+
+_POLL = 0.2
+"""Seconds between two looks at a log that grows."""
+
+
+class Start(NamedTuple):
+    """What one rank is started with."""
+
+    argv: Sequence[str]
+    cwd: Path
+    variables: Mapping[str, str]
+    log: str
+    """The log's blob in ``workspaceartifactstore``."""
+
+
+class Ended(NamedTuple):
+    """How the commands ended: the first exit code that is not 0, with its rank's log; or 0 and the first rank's log."""
+
+    code: int
+    log: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The processes of one attempt.
+
+    Attributes:
+        storage: Where the logs go while they grow.
+        folder: Where they grow.
+    """
+
+    storage: Storage
+    folder: Path
+
+    async def run(self, starts: Sequence[Start], timeout: float | None) -> Ended:
+        """Run all ranks to their end; when one fails, or time is over, or we are cancelled, the others are ended.
+
+        Args:
+            starts: The ranks.
+            timeout: Seconds; None: for ever.
+
+        Raises:
+            Refused: A command cannot be started.
+            TimedOut: Time is over.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ended = asyncio.Event()
+        files = [self.folder / f"{number}.log" for number in range(len(starts))]
+        for file in files:
+            file.write_bytes(b"")
+        following = [
+            asyncio.ensure_future(self._follow(file, start.log, ended))
+            for file, start in zip(files, starts, strict=True)
+        ]
+        processes: list[Process] = []
+        try:
+            for start, file in zip(starts, files, strict=True):
+                process = await Process.start(start.argv, cwd=start.cwd, env=start.variables, log=file)
+                processes.append(process)
+            return await asyncio.wait_for(_first_failure(processes, starts), timeout)
+        except CannotStart as error:
+            raise Refused(f"the command cannot be started: {error}") from None
+        except asyncio.TimeoutError:
+            raise TimedOut from None
+        finally:
+            await asyncio.gather(*(process.stop() for process in processes))
+            ended.set()
+            await asyncio.gather(*following)
+
+    async def _follow(self, file: Path, blob: str, ended: asyncio.Event) -> None:
+        """Bring a log to its blob while it grows, and all of it once the commands have ended."""
+        await self.storage.append(ARTIFACTS, blob, b"", create=True)
+        with file.open("rb") as reading:
+            last = False
+            while not last:
+                last = ended.is_set()
+                if data := reading.read():
+                    await self.storage.append(ARTIFACTS, blob, data, create=False)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(ended.wait(), _POLL)
+
+
+async def _first_failure(processes: Sequence[Process], starts: Sequence[Start]) -> Ended:
+    """Wait until all ranks have ended, or one has failed."""
+    running = {asyncio.ensure_future(process.ended()): start for process, start in zip(processes, starts, strict=True)}
+    try:
+        while running:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                start = running.pop(one)
+                if one.result() != 0:
+                    return Ended(one.result(), start.log)
+    finally:
+        for one in running:
+            one.cancel()
+    return Ended(0, starts[0].log)
