@@ -356,6 +356,7 @@ def wanted_environment(project: ProjectSpec, loaded: LoadedConfig, target: Targe
         image=docker.image if docker is not None else made.image,
         channels=made.channels,
         virtual_packages=made.virtual_packages,
+        solver=made.solver,
     )
     return with_mlflow(wanted) if made.inject_mlflow else wanted
 
@@ -385,3 +386,7 @@ def _notes(
     yield from (str(note) for note in project.notes)
     yield from (str(argument.note) for argument in arguments if argument.note is not None)
     yield from wanted.notes
+    asked = loaded.config.environment
+    if isinstance(asked, Environment) and wanted.conda is None:
+        for name in sorted({"channels", "virtual_packages", "solver"} & asked.model_fields_set):
+            yield f"environment.{name} is not used: the job does not run in an environment of conda's"

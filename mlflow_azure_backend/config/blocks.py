@@ -113,6 +113,12 @@ class Environment(Block):
         examples=[{"__cuda": "12.4"}],
         json_schema_extra=ON_ALL,
     )
+    solver: Text | None = Field(
+        None,
+        description="A conda, mamba or micromamba that solves, by name on PATH or by path; null: rattler solves.",
+        examples=["micromamba"],
+        json_schema_extra=ON_ALL,
+    )
     build: Literal["auto", "start", "image"] = Field(
         "auto",
         description="`start`: install at the job's start; `image`: build an image first; `auto`: what is ready first.",

@@ -63,6 +63,8 @@ class CondaSpec:
         virtual_packages: Name and version of what the solver may count on (``__cuda``), beyond what every machine of
             the platform has.
         variables: What ``variables:`` sets in an activated environment.
+        solver: The conda, mamba or micromamba that the user wants to solve; None means rattler. Whose answer it is does
+            not change the question, so it is not part of the fingerprint.
     """
 
     requirements: tuple[CondaRequirement, ...]
@@ -70,6 +72,7 @@ class CondaSpec:
     platforms: tuple[str, ...]
     virtual_packages: tuple[tuple[str, str], ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
+    solver: str | None = None
 
     def public(self) -> list[object]:
         """What a fingerprint is made of: no credentials."""
@@ -144,6 +147,7 @@ def read_environment(
     image: str | None = None,
     channels: Sequence[str] | None = None,
     virtual_packages: Mapping[str, str] | None = None,
+    solver: str | None = None,
 ) -> EnvironmentSpec:
     """Read what the project wants.
 
@@ -157,6 +161,7 @@ def read_environment(
         image: The container's image, by the project's ``docker_env`` or the configuration; None when nobody names one.
         channels: Conda channels in place of the file's; None means the file's.
         virtual_packages: What conda's solver may count on besides what every machine has; None means nothing.
+        solver: A conda, mamba or micromamba that solves, by its name on PATH or its path; None means rattler.
 
     Raises:
         EnvironmentUnavailable: the file is wrong, or this kind of environment cannot be had here.
@@ -182,7 +187,7 @@ def read_environment(
     if kind == "conda_env":
         if env_manager in ("virtualenv", "uv") or path is None:
             return _python(path, folder, env_manager, conda=True)
-        return _conda(path, folder, channels, virtual_packages or {})
+        return _conda(path, folder, channels, virtual_packages or {}, solver)
     if env_manager == "conda":
         what = "a python_env project cannot be run with conda"
         raise EnvironmentUnavailable(what, next_step="use --env-manager virtualenv, uv or local")
@@ -193,7 +198,11 @@ def read_environment(
 
 
 def _conda(
-    path: Path, folder: Path, channels: Sequence[str] | None, virtual_packages: Mapping[str, str]
+    path: Path,
+    folder: Path,
+    channels: Sequence[str] | None,
+    virtual_packages: Mapping[str, str],
+    solver: str | None,
 ) -> EnvironmentSpec:
     from mlflow_azure_backend.environment.conda.file import read_conda_env
     from mlflow_azure_backend.environment.conda.wanted import conda_spec
@@ -204,7 +213,7 @@ def _conda(
     found = read_requirements(declared.pip_lines or (), file=path, folder=folder, environ=os.environ)
     for line in found.lines:
         _refuse_git(line)
-    wanted, notes = conda_spec(declared, shown_path(path, folder), channels, virtual_packages, os.environ)
+    wanted, notes = conda_spec(declared, shown_path(path, folder), channels, virtual_packages, solver, os.environ)
     return EnvironmentSpec(
         kind="conda",
         folder=folder,

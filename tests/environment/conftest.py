@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import os
 import shutil
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -105,7 +106,9 @@ def read(folder: Path, make_wheel: MakeWheel) -> ReadProject:
 def read_conda(folder: Path, conda_forge: CondaServer) -> ReadProject:
     """Read a project whose conda.yaml asks for the given lines, ``pip`` for further ones, from ``wheels`` only."""
 
-    def read_lines(*lines: str, pip: tuple[str, ...] = (), head: str = "channels: [conda-forge]") -> EnvironmentSpec:
+    def read_lines(
+        *lines: str, pip: tuple[str, ...] = (), head: str = "channels: [conda-forge]", solver: str | None = None
+    ) -> EnvironmentSpec:
         wanted = "".join(f"  - {line}\n" for line in lines)
         if pip:
             (folder / "wheels").mkdir(exist_ok=True)
@@ -113,9 +116,71 @@ def read_conda(folder: Path, conda_forge: CondaServer) -> ReadProject:
             wanted += "  - pip:\n" + "".join(f"    - {line}\n" for line in (*looked, *pip))
         (folder / "conda.yaml").write_text(f"{head}\ndependencies:\n{wanted}", encoding="utf-8")
         path = folder / "conda.yaml"
-        return read_environment("conda_env", path, folder=folder, env_manager=None, current=False)
+        return read_environment("conda_env", path, folder=folder, env_manager=None, current=False, solver=solver)
 
     return read_lines
+
+
+CONDA = """#!{python}
+# As much of conda as conda-lock asks for: solve, create a prefix from an explicit list, run a command in it.
+import argparse, asyncio, json, re, subprocess, sys
+from pathlib import Path
+import rattler, rattler.exceptions
+with Path(__file__).with_name("asked").open("a") as asked:
+    asked.write(" ".join(sys.argv[1:]) + "\\n")
+parser = argparse.ArgumentParser()
+parser.add_argument("command", choices=["create", "run"])
+for option in ("--prefix", "--file"):
+    parser.add_argument(option)
+for option in ("--quiet", "--yes", "--dry-run", "--json", "--override-channels"):
+    parser.add_argument(option, action="store_true")
+parser.add_argument("--channel", action="append")
+asked, rest = parser.parse_known_args()
+client = rattler.Client.from_config(rattler.Config.load_from_default_locations("rattler"))
+gateway = rattler.Gateway(client=client)
+async def solve():
+    # That conda-lock's last channel holds the virtual packages is all that is known here of this machine.
+    platforms = [rattler.Subdir.current(), rattler.Subdir("noarch")]
+    try:
+        records = await rattler.solve([rattler.Channel(one) for one in asked.channel], rest, gateway=gateway, platforms=platforms)
+    except rattler.exceptions.SolverError as error:
+        return dict(message=str(error))
+    packages = [
+        dict(name=one.name.normalized, version=str(one.version), url=one.url, depends=one.depends,
+             md5=one.md5 and one.md5.hex(), sha256=one.sha256 and one.sha256.hex())
+        for one in records
+    ]
+    return dict(actions=dict(FETCH=packages, LINK=packages))
+async def create():
+    urls = re.findall(r"^(http[^#]+)#", open(asked.file).read(), re.M)
+    parts = [url.rsplit("/", 2) for url in urls]
+    specs = ["{{}} =={{}} {{}}".format(*name.removesuffix(".conda").rsplit("-", 2)) for _, _, name in parts]
+    found = await gateway.query(
+        [rattler.Channel(one) for one in sorted({{channel for channel, _, _ in parts}})],
+        [rattler.Subdir(one) for one in sorted({{subdir for _, subdir, _ in parts}})],
+        specs, recursive=False)
+    records = [record for records in found for record in records]
+    assert sorted(record.url for record in records) == sorted(urls)
+    await rattler.install(records, asked.prefix, client=client, show_progress=False)
+if asked.command == "run":
+    sys.exit(subprocess.call([f"{{asked.prefix}}/bin/python", "-m", *rest]))
+if asked.dry_run:
+    answer = asyncio.run(solve())
+    print(json.dumps(answer))
+    sys.exit("message" in answer)
+asyncio.run(create())
+"""
+"""A conda for those who have none."""
+
+
+@pytest.fixture
+def conda(tmp_path: Path) -> Path:
+    """A program that does as much of conda's work as is asked of it; ``asked`` beside it has its command lines."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/conda"
+    program.write_text(CONDA.format(python=sys.executable))
+    program.chmod(0o755)
+    return program
 
 
 @pytest.fixture(scope="session")

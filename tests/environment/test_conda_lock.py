@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import socket
@@ -21,6 +22,7 @@ from mlflow_azure_backend.errors import EnvironmentUnavailable
 from tests.conda_channel import PYTHON, Channel, CondaServer
 
 if TYPE_CHECKING:
+    from mlflow_azure_backend.environment.spec import EnvironmentSpec
     from tests.environment.conftest import MakeWheel, ReadProject
 
 MINOR = ".".join(platform.python_version_tuple()[:2])
@@ -40,15 +42,16 @@ def mixed(make_wheel: MakeWheel, read_conda: ReadProject) -> None:
     read_conda(f"python={MINOR}", "numpy", pip=("gamma",))
 
 
-def read(folder: Path) -> object:
-    return read_environment("conda_env", folder / "conda.yaml", folder=folder, env_manager=None, current=False)
+def read(folder: Path, solver: str | None = None) -> EnvironmentSpec:
+    path = folder / "conda.yaml"
+    return read_environment("conda_env", path, folder=folder, env_manager=None, current=False, solver=solver)
 
 
 @pytest.mark.usefixtures("mixed")
 def test_a_lock_is_the_same_everywhere_and_says_nothing_of_this_machine(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = resolve(read(folder), cache=cache)  # type: ignore[arg-type]
+    lock = resolve(read(folder), cache=cache)
     names = {package.name: package.manager for package in lock.packages}
     expected = {"python": "conda", "numpy": "conda", "pip": "conda", "gamma": "pip", "delta": "pip"}
     assert (lock.kind, lock.file_name, lock.python_version, names) == ("conda", "conda-lock.yml", PYTHON, expected)
@@ -61,15 +64,15 @@ def test_a_lock_is_the_same_everywhere_and_says_nothing_of_this_machine(
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(folder, elsewhere)
     monkeypatch.setenv("RATTLER_CACHE_DIR", str(tmp_path / "other-rattler-cache"))
-    other = resolve(read(elsewhere), cache=tmp_path / "other-cache")  # type: ignore[arg-type]
+    other = resolve(read(elsewhere), cache=tmp_path / "other-cache")
     assert (other.text, other.key) == (lock.text, lock.key)
-    again = recorded_lock(lock.file_name, lock.text, read(folder))  # type: ignore[arg-type]
+    again = recorded_lock(lock.file_name, lock.text, read(folder))
     assert (again.key, again.packages, again.text) == (lock.key, lock.packages, lock.text)
 
 
 @pytest.mark.usefixtures("mixed")
 def test_conda_lock_itself_reads_the_lock(folder: Path, cache: Path, tmp_path: Path) -> None:
-    lock = resolve(read(folder), cache=cache)  # type: ignore[arg-type]
+    lock = resolve(read(folder), cache=cache)
     file = tmp_path / "conda-lock.yml"
     file.write_text(lock.text)
     render = [
@@ -95,51 +98,74 @@ def test_conda_lock_itself_reads_the_lock(folder: Path, cache: Path, tmp_path: P
     assert pip == {"gamma", "delta"}
 
 
-CONDA = """#!{python}
-# As much of conda as `conda-lock install` asks for: create a prefix from an explicit list, run a command in it.
-import argparse, asyncio, re, subprocess, sys
-import rattler
-parser = argparse.ArgumentParser()
-parser.add_argument("command", choices=["create", "run"])
-for option in ("--prefix", "--file"):
-    parser.add_argument(option)
-for option in ("--quiet", "--yes"):
-    parser.add_argument(option, action="store_true")
-asked, rest = parser.parse_known_args()
-if asked.command == "run":
-    sys.exit(subprocess.call([f"{{asked.prefix}}/bin/python", "-m", *rest]))
-urls = re.findall(r"^(http[^#]+)#", open(asked.file).read(), re.M)
-parts = [url.rsplit("/", 2) for url in urls]
-client = rattler.Client.from_config(rattler.Config.load_from_default_locations("rattler"))
-specs = ["{{}} =={{}} {{}}".format(*name.removesuffix(".conda").rsplit("-", 2)) for _, _, name in parts]
-async def create():
-    found = await rattler.Gateway(client=client).query(
-        [rattler.Channel(one) for one in sorted({{channel for channel, _, _ in parts}})],
-        [rattler.Subdir(one) for one in sorted({{subdir for _, subdir, _ in parts}})],
-        specs, recursive=False)
-    records = [record for records in found for record in records]
-    assert sorted(record.url for record in records) == sorted(urls)
-    await rattler.install(records, asked.prefix, client=client, show_progress=False)
-asyncio.run(create())
-"""
-"""A conda for those who have none."""
-
-
 @pytest.mark.usefixtures("mixed")
-def test_conda_lock_itself_installs_the_lock(folder: Path, cache: Path, tmp_path: Path) -> None:
-    lock = resolve(read(folder), cache=cache)  # type: ignore[arg-type]
+def test_conda_lock_itself_installs_the_lock(folder: Path, cache: Path, tmp_path: Path, conda: Path) -> None:
+    lock = resolve(read(folder), cache=cache)
     # A wheel of the project's own has an address that only our installer understands.
     text = lock.text.replace("file:wheels/", f"{(folder / 'wheels').as_uri()}/")
     (folder / "conda-lock.yml").write_text(text)
-    conda, prefix = tmp_path / "conda", tmp_path / "prefix"
-    conda.write_text(CONDA.format(python=sys.executable))
-    conda.chmod(0o755)
+    prefix = tmp_path / "prefix"
     install = [sys.executable, "-m", "conda_lock", "install", "--conda", str(conda), "--prefix", str(prefix)]
     done = subprocess.run([*install, "conda-lock.yml"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ask = "import gamma, delta, numpy, sys; print(numpy.__version__, sys.prefix)"
     said = subprocess.run([prefix / "bin/python", "-c", ask], check=True, capture_output=True, text=True).stdout
     assert said == f"{lock.version_of('numpy')} {prefix}\n"
+
+
+@pytest.mark.usefixtures("mixed")
+def test_a_conda_of_the_user_s_solves_only_where_it_is_named(
+    folder: Path, tmp_path: Path, conda: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same question, so the same answer to the byte, whoever is asked."""
+    monkeypatch.setenv("PATH", f"{conda.parent}:{os.environ['PATH']}")
+    lock = resolve(read(folder), cache=tmp_path / "cache")
+    assert not conda.with_name("asked").exists()
+    stages = list[str]()
+    for cache, solver in ((tmp_path / "one", "conda"), (tmp_path / "other", str(conda))):
+        named = resolve(read(folder, solver=solver), cache=cache, on_progress=stages.append)
+        assert (named.text, named.key) == (lock.text, lock.key)
+        assert stages[-2] == "conda resolves 3 conda packages for linux-64"
+    asked = conda.with_name("asked").read_text().splitlines()
+    assert len(asked) == 2
+    assert "create --prefix" in asked[0]
+    assert "--override-channels --channel conda-forge --channel file://" in asked[0]
+    # Another answer, once kept, does not stand for rattler's.
+    assert resolve(read(folder), cache=cache, on_progress=stages.append).key == lock.key
+    assert stages[-2] == "resolving 3 conda packages for linux-64"
+
+
+def test_what_the_named_solver_says_is_one_line(
+    cache: Path,
+    lab: Channel,
+    conda: Path,
+    tmp_path: Path,
+    read_conda: ReadProject,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stranger = tmp_path / "stranger"
+    stranger.write_text("#!/bin/sh\necho hello\n")
+    stranger.chmod(0o755)
+    cases = [
+        ("alpha >=7", conda, f"{conda} finds nothing for linux-64: Cannot solve the request because of: No candidates"),
+        ("alpha", stranger, f"{stranger} does not answer as conda does (RuntimeError: Failed to parse json: 'hello "),
+        (
+            "alpha",
+            tmp_path / "none",
+            f"environment.solver: there is no program {tmp_path}/none; name a conda, mamba or",
+        ),
+    ]
+    for line, solver, expected in cases:
+        with pytest.raises(EnvironmentUnavailable) as caught:
+            resolve(read_conda(line, head=LAB, solver=str(solver)), cache=cache)
+        assert str(caught.value).startswith(expected)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setenv("MLFLOW_CONDA_HOME", str(conda.parent))
+    said = 'MLFLOW_CONDA_HOME is not used, for no conda is needed; "environment": {"solver": PROGRAM} lets a conda of'
+    assert read_conda("alpha", head=LAB).notes[0].startswith(said)
+    with pytest.raises(EnvironmentUnavailable, match="would be seen by everybody on the solver's command line"):
+        read_conda("alpha", head="channels: ['https://canary:canary@127.0.0.1/lab']", solver=str(conda))
+    assert [path.name for path in cache.iterdir()] == ["locks"]
 
 
 HIT = """

@@ -55,6 +55,12 @@ def test_it_is_written_checked_upgraded_and_used(project: Path, make_wheel: Make
     plan = json.loads(ask("plan", str(project), "--json").stdout)
     assert (plan["environment"]["key"], plan["environment"]["packages"]) == (facts["key"], {"alpha": "1.0"})
     assert "the environment is locked by pylock.toml" in plan["notes"]
+    settings = json.dumps({"environment": {"channels": ["conda-forge"], "solver": "mamba"}})
+    plan = json.loads(ask("plan", str(project), "--json", "-c", settings).stdout)
+    why = "is not used: the job does not run in an environment of conda's"
+    assert [note for note in plan["notes"] if why in note] == [
+        f"environment.{name} {why}" for name in ("channels", "solver")
+    ]
     upgraded = json.loads(ask("lock", str(project), "--upgrade", "--json").stdout)
     assert upgraded["packages"] == {"alpha": "2.0"}
     (project / "python_env.yaml").write_text(PROJECT["python_env.yaml"].replace("alpha", "alpha<2"))

@@ -31,9 +31,10 @@ VARIABLES: Final = "variables"
 """The key of a lock's own metadata for what ``variables:`` sets, as JSON; ``installing.py`` looks for it, too."""
 
 
-def question(_spec: EnvironmentSpec) -> tuple[str, ...]:
-    """What besides the specification decides the answer: our rules and this platform."""
-    return _FORMAT, local_platform()
+def question(spec: EnvironmentSpec) -> tuple[str, ...]:
+    """What besides the specification decides the answer: our rules, this platform, and who is asked."""
+    solver = None if spec.conda is None else spec.conda.solver
+    return _FORMAT, local_platform(), *(() if solver is None else (solver,))
 
 
 def solve(spec: EnvironmentSpec, machine: Machine, *, cache: Path, upgrade: bool, on_progress: Progress) -> str:

@@ -23,6 +23,7 @@ import yaml
 
 from mlflow_azure_backend.environment.conda.channels import split_channel
 from mlflow_azure_backend.environment.conda.locking import GENERATED, VARIABLES
+from mlflow_azure_backend.environment.conda.named_solver import solve_by
 from mlflow_azure_backend.environment.conda.names import pypi_name
 from mlflow_azure_backend.environment.conda.wanted import virtual_packages_of
 from mlflow_azure_backend.environment.conda.wheels import Wheel, pep440, resolve_wheels
@@ -31,7 +32,7 @@ from mlflow_azure_backend.environment.spec import CondaRequirement, CondaSpec, E
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from rattler import GenericVirtualPackage, MatchSpec, RepoDataRecord
 
@@ -85,20 +86,41 @@ def _lock(order: Order, on_progress: Callable[[str], None]) -> str:
     if conda is None:
         raise ValueError("only a conda specification is solved here")
     channels = [split_channel(channel)[0] for channel in conda.channels]
-    solved = asyncio.run(_solve_all(conda, channels, on_progress))
     packages: list[dict[str, Any]] = []
-    for subdir, records in solved.items():
-        packages += [_conda_package(record, subdir) for record in records]
+    for subdir, found in _solve_all(conda, channels, order.cache, on_progress).items():
+        packages += found
         if order.spec.requirements:
             on_progress(f"resolving {len(order.spec.requirements)} pip requirements for {subdir}")
-            wheels = _wheels(order, conda, records, subdir)
+            wheels = _wheels(order, conda, found, subdir)
             packages += [_pip_package(wheel, subdir, order.spec.folder) for wheel in wheels]
     return _text(order.spec, conda, channels, packages)
 
 
-async def _solve_all(
-    conda: CondaSpec, channels: list[str], on_progress: Callable[[str], None]
-) -> dict[str, list[RepoDataRecord]]:
+def _solve_all(
+    conda: CondaSpec, channels: list[str], cache: Path, on_progress: Callable[[str], None]
+) -> dict[str, list[dict[str, Any]]]:
+    """The conda packages of each platform, by rattler or by the program that the user names."""
+    wanted = {
+        subdir: [line for line in conda.requirements if line.platforms is None or subdir in line.platforms]
+        for subdir in conda.platforms
+    }
+    if conda.solver is None:
+        return asyncio.run(_solve_by_rattler(conda, wanted, channels, on_progress))
+    found = {}
+    for subdir, lines in wanted.items():
+        on_progress(f"{Path(conda.solver).name} resolves {len(lines)} conda packages for {subdir}")
+        specs = [str(_match_spec(line)) for line in lines]
+        packages = solve_by(conda.solver, conda, specs, channels, subdir, cache)
+        found[subdir] = [_as_locked(package, subdir) for package in packages]
+    return found
+
+
+async def _solve_by_rattler(
+    conda: CondaSpec,
+    wanted: dict[str, list[CondaRequirement]],
+    channels: list[str],
+    on_progress: Callable[[str], None],
+) -> dict[str, list[dict[str, Any]]]:
     import rattler
     from rattler.exceptions import GatewayError, SolverError
 
@@ -107,21 +129,20 @@ async def _solve_all(
     cache = os.environ.get("RATTLER_CACHE_DIR")
     gateway = rattler.Gateway(cache_dir=Path(cache, "repodata") if cache else None, client=client)
     found = {}
-    for subdir in conda.platforms:
-        wanted = [line for line in conda.requirements if line.platforms is None or subdir in line.platforms]
-        on_progress(f"resolving {len(wanted)} conda packages for {subdir}")
+    for subdir, lines in wanted.items():
+        on_progress(f"resolving {len(lines)} conda packages for {subdir}")
         try:
             records = await rattler.solve(
                 [rattler.Channel(channel) for channel in channels],
-                [_match_spec(line) for line in wanted],
+                [_match_spec(line) for line in lines],
                 gateway=gateway,
                 platforms=[rattler.Subdir(subdir), rattler.Subdir("noarch")],
                 virtual_packages=list(_virtual_packages(subdir, conda)),
                 channel_relations="disabled",
             )
         except (SolverError, GatewayError) as error:
-            raise solver_failure(str(error), conda, wanted, subdir) from None
-        found[subdir] = sorted(records, key=lambda record: record.name.normalized)
+            raise solver_failure(str(error), conda, lines, subdir) from None
+        found[subdir] = [_conda_package(record, subdir) for record in records]
     return found
 
 
@@ -199,8 +220,8 @@ def _found(pattern: str, text: str) -> str | None:
     return match[1] if match else None
 
 
-def _wheels(order: Order, conda: CondaSpec, records: list[RepoDataRecord], subdir: str) -> list[Wheel]:
-    python = next((str(record.version) for record in records if record.name.normalized == "python"), None)
+def _wheels(order: Order, conda: CondaSpec, packages: list[dict[str, Any]], subdir: str) -> list[Wheel]:
+    python = next((package["version"] for package in packages if package["name"] == "python"), None)
     if python is None:
         raise EnvironmentUnavailable(
             f"pip requirements need a python, and conda installs none for {subdir}",
@@ -208,9 +229,9 @@ def _wheels(order: Order, conda: CondaSpec, records: list[RepoDataRecord], subdi
             next_step="add python to the conda dependencies",
         )
     provided = {
-        pypi_name(record.name.normalized): version
-        for record in records
-        if _holds_modules(record) and (version := pep440(str(record.version))) is not None
+        pypi_name(package["name"]): version
+        for package in packages
+        if _holds_modules(package) and (version := pep440(package["version"])) is not None
     }
     return resolve_wheels(
         order.spec,
@@ -224,24 +245,31 @@ def _wheels(order: Order, conda: CondaSpec, records: list[RepoDataRecord], subdi
     )
 
 
-def _holds_modules(record: RepoDataRecord) -> bool:
+def _holds_modules(package: dict[str, Any]) -> bool:
     """What depends on Python is taken for a project of PyPI: conda's ``graphviz`` is a program, PyPI's is a module."""
-    return any(dependency.split()[0] in ("python", "python_abi") for dependency in record.depends)
+    return not {"python", "python_abi"}.isdisjoint(package["dependencies"])
 
 
 def _conda_package(record: RepoDataRecord, subdir: str) -> dict[str, Any]:
-    hashes = {"md5": record.md5.hex() if record.md5 else None, "sha256": record.sha256.hex() if record.sha256 else None}
-    if hashes["md5"] is None:
-        what = f"the channel gives no md5 for {record.file_name}, which conda-lock's format needs"
-        raise EnvironmentUnavailable(what)
-    dependencies = (dependency.partition(" ") for dependency in sorted(record.depends))
+    said = {"name": record.name.normalized, "version": str(record.version), "url": record.url}
+    hashes = {"md5": record.md5 and record.md5.hex(), "sha256": record.sha256 and record.sha256.hex()}
+    return _as_locked({**said, **hashes, "depends": record.depends}, subdir)
+
+
+def _as_locked(package: Mapping[str, Any], subdir: str) -> dict[str, Any]:
+    """A package of a channel's repodata as conda-lock's format has it."""
+    hashes = {name: package.get(name) for name in ("md5", "sha256")}
+    if not hashes["md5"]:
+        what = f"the channel gives no md5 for {package['url']}, which conda-lock's format needs"
+        raise EnvironmentUnavailable(redact(what))
+    dependencies = (dependency.partition(" ") for dependency in sorted(package.get("depends") or ()))
     return {
-        "name": record.name.normalized,
-        "version": str(record.version),
+        "name": package["name"],
+        "version": package["version"],
         "manager": "conda",
         "platform": subdir,
         "dependencies": {name: bound for name, _, bound in dependencies},
-        "url": record.url,
+        "url": package["url"],
         "hash": {name: value for name, value in hashes.items() if value},
         "category": "main",
         "optional": False,

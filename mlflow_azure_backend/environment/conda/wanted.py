@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mlflow_azure_backend.environment.conda.channels import ANACONDA, expand_variables, has_secret, unset_variable
+from mlflow_azure_backend.environment.conda.channels import (
+    ANACONDA,
+    expand_variables,
+    has_secret,
+    split_channel,
+    unset_variable,
+)
 from mlflow_azure_backend.environment.spec import CondaRequirement, CondaSpec
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 
@@ -21,6 +29,8 @@ CLUSTER_PLATFORM: Final = "linux-64"
 _MACHINES: Final = {"x86_64": "64", "amd64": "64", "aarch64": "aarch64", "arm64": "arm64", "ppc64le": "ppc64le"}
 _SYSTEMS: Final = {"linux": "linux", "darwin": "osx", "win32": "win"}
 _ARCHITECTURES: Final = {"64": "x86_64", "arm64": "arm64", "aarch64": "aarch64", "ppc64le": "ppc64le"}
+_MLFLOW_S: Final = ("MLFLOW_CONDA_HOME", "MLFLOW_CONDA_CREATE_ENV_CMD")
+"""Where MLflow itself looks for a conda (``mlflow/utils/conda.py``, read in 3.17.2)."""
 _BASELINE: Final[Mapping[str, Mapping[str, str]]] = {
     "linux": {"__unix": "0", "__linux": "5.10", "__glibc": "2.28"},
     "osx": {"__unix": "0", "__osx": "11.0"},
@@ -61,6 +71,7 @@ def conda_spec(
     shown: str,
     channels: Sequence[str] | None,
     virtual_packages: Mapping[str, str],
+    solver: str | None,
     environ: Mapping[str, str],
 ) -> tuple[CondaSpec, tuple[str, ...]]:
     """What is to be resolved, and notes on it.
@@ -70,10 +81,11 @@ def conda_spec(
         shown: The file's name in messages.
         channels: In place of the file's; None means the file's.
         virtual_packages: Declared by the configuration.
-        environ: Gives variables in channels' addresses their values.
+        solver: The program that solves, by its name or path; None means rattler.
+        environ: Gives variables in channels' addresses their values, and PATH.
 
     Raises:
-        EnvironmentUnavailable: a channel or a virtual package is none, or the file is not for this platform.
+        EnvironmentUnavailable: a channel, a virtual package or a solver is none, or the file is not for this platform.
     """
     here = local_platform()
     if declared.platforms and here not in declared.platforms:
@@ -89,6 +101,10 @@ def conda_spec(
     requirements = declared.requirements
     if declared.pip_lines is not None and not any(line.name == "pip" for line in requirements):
         requirements = (*requirements, CondaRequirement("pip", "pip", f"{shown} (conda adds pip for its pip section)"))
+    for name in _MLFLOW_S:
+        if solver is None and environ.get(name):
+            step = '"environment": {"solver": PROGRAM} lets a conda of yours solve'
+            notes.append(f"{name} is not used, for no conda is needed; {step}")
     if not any(line.name in ("python", "pip") for line in requirements):
         notes.append(f"{shown}: no python is asked for, so the command may find one outside of the environment")
     return (
@@ -98,9 +114,23 @@ def conda_spec(
             declared.platforms or tuple(dict.fromkeys((here, CLUSTER_PLATFORM))),
             tuple(sorted(virtual_packages.items())),
             declared.variables,
+            None if solver is None else _program(solver, found, environ),
         ),
         tuple(notes),
     )
+
+
+def _program(solver: str, channels: tuple[str, ...], environ: Mapping[str, str]) -> str:
+    """The path of the program that solves, if it can be told all that it must know."""
+    where = "environment.solver"
+    found = shutil.which(solver, path=environ.get("PATH"))
+    if found is None:
+        step = "name a conda, mamba or micromamba on PATH, or leave it out: none is needed"
+        raise EnvironmentUnavailable(f"there is no program {solver}", where=where, next_step=step)
+    if any(split_channel(channel)[1] is not None for channel in channels):
+        what = "credentials in a channel's address would be seen by everybody on the solver's command line"
+        raise EnvironmentUnavailable(what, where=where, next_step="leave it out, or let ~/.netrc hold them")
+    return str(Path(found).absolute())
 
 
 def _channels(
