@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlflow_azure_backend.emulator.execution.ends import Refused, TimedOut
+from mlflow_azure_backend.emulator.execution.logs import followed
 from mlflow_azure_backend.emulator.processes import CannotStart, Process
-from mlflow_azure_backend.emulator.storage import ARTIFACTS, Storage
-
-_POLL = 0.2
-"""Seconds between two looks at a log that grows."""
+from mlflow_azure_backend.emulator.storage import Storage
 
 
 class Start(NamedTuple):
@@ -57,41 +55,22 @@ class Attempt:
             Refused: A command cannot be started.
             TimedOut: Time is over.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        ended = asyncio.Event()
         files = [self.folder / f"{number}.log" for number in range(len(starts))]
-        for file in files:
-            file.write_bytes(b"")
-        following = [
-            asyncio.ensure_future(self._follow(file, start.log, ended))
-            for file, start in zip(files, starts, strict=True)
-        ]
-        processes: list[Process] = []
-        try:
-            for start, file in zip(starts, files, strict=True):
-                process = await Process.start(start.argv, cwd=start.cwd, env=start.variables, log=file)
-                processes.append(process)
-            return await asyncio.wait_for(_first_failure(processes, starts), timeout)
-        except CannotStart as error:
-            raise Refused(f"the command cannot be started: {error}") from None
-        except asyncio.TimeoutError:
-            raise TimedOut from None
-        finally:
-            await asyncio.gather(*(process.stop() for process in processes))
-            ended.set()
-            await asyncio.gather(*following)
-
-    async def _follow(self, file: Path, blob: str, ended: asyncio.Event) -> None:
-        """Bring a log to its blob while it grows, and all of it once the commands have ended."""
-        await self.storage.append(ARTIFACTS, blob, b"", create=True)
-        with file.open("rb") as reading:
-            last = False
-            while not last:
-                last = ended.is_set()
-                if data := reading.read():
-                    await self.storage.append(ARTIFACTS, blob, data, create=False)
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(ended.wait(), _POLL)
+        async with contextlib.AsyncExitStack() as stack:
+            for file, start in zip(files, starts, strict=True):
+                await stack.enter_async_context(followed(self.storage, file, start.log))
+            processes: list[Process] = []
+            try:
+                for start, file in zip(starts, files, strict=True):
+                    process = await Process.start(start.argv, cwd=start.cwd, env=start.variables, log=file)
+                    processes.append(process)
+                return await asyncio.wait_for(_first_failure(processes, starts), timeout)
+            except CannotStart as error:
+                raise Refused(f"the command cannot be started: {error}") from None
+            except asyncio.TimeoutError:
+                raise TimedOut from None
+            finally:
+                await asyncio.gather(*(process.stop() for process in processes))
 
 
 async def _first_failure(processes: Sequence[Process], starts: Sequence[Start]) -> Ended:

@@ -12,10 +12,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_azure_backend.emulator.execution import environments
 from mlflow_azure_backend.emulator.execution.attempt import Attempt, Ended, Start
 from mlflow_azure_backend.emulator.execution.data import JobData, asset_properties
 from mlflow_azure_backend.emulator.execution.ends import Refused, TimedOut
+from mlflow_azure_backend.emulator.execution.environments import Environment, prepare
 from mlflow_azure_backend.emulator.execution.ranks import Rank, ranks_of
 from mlflow_azure_backend.emulator.execution.variables import runtime_variables
 
@@ -65,8 +65,8 @@ class Execution:
         data = JobData(self.world, self.job, self.folder)
         jobs.move(name, "Preparing")
         ranks, timeout = ranks_of(self.job.properties.get("distribution"), self.job.nodes), self._timeout()
-        environment = asset_properties(self.world, self.job.properties["environmentId"], "environments")
-        prefix = await environments.prepare(self.world, environment)
+        properties = asset_properties(self.world, self.job.properties["environmentId"], "environments")
+        environment = await prepare(self.world, self.job, properties)
         jobs.move(name, "Queued")
         await asyncio.sleep(settings.queue_seconds)
         jobs.move(name, "Provisioning")
@@ -76,7 +76,7 @@ class Execution:
         command = _filled(self.job.properties["command"], await data.places())
         jobs.move(name, "Running")
         ended = await Attempt(self.world.storage, self.folder / "logs").run(
-            self._starts(command, ranks, prefix, data), timeout
+            self._starts(command, ranks, environment, data), timeout
         )
         jobs.move(name, "Finalizing")
         for node in {rank.node for rank in ranks}:
@@ -88,11 +88,8 @@ class Execution:
         """A node's working folder."""
         return self.folder / f"node-{node}" / "wd"
 
-    def _starts(self, command: str, ranks: list[Rank], prefix: Path, data: JobData) -> list[Start]:
-        shared = {
-            "PATH": f"{prefix / 'bin'}:/usr/local/bin:/usr/bin:/bin",
-            **runtime_variables(self.world, self.job, data.outputs),
-        }
+    def _starts(self, command: str, ranks: list[Rank], environment: Environment, data: JobData) -> list[Start]:
+        shared = {**environment.variables, **runtime_variables(self.world, self.job, data.outputs)}
         return [
             Start(
                 argv=["/bin/bash", "-c", command],
