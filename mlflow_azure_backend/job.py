@@ -95,7 +95,7 @@ class PreparedJob:
         image: The id of the image to run; None when no image is run.
         image_identity: What names that image best: ``NAME@sha256:…``, else its id.
         job_folder: Where the job will find its work folder; None when it is where it is on this machine.
-        inputs: What the job reads, on this machine, by its place in the container.
+        mounts: What the job reads, on this machine, by its place in the container.
         notes: What the user should know of the making of the environment.
     """
 
@@ -106,7 +106,7 @@ class PreparedJob:
     image: str | None = None
     image_identity: str | None = None
     job_folder: str | None = None
-    inputs: Mapping[str, Path] = field(default_factory=dict)
+    mounts: Mapping[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -155,6 +155,11 @@ class JobPaths:
     def checkout(self) -> Path:
         """Our copy of a project that came from git or a zip file."""
         return self.folder / "checkout"
+
+    @property
+    def outputs(self) -> Path:
+        """The named outputs that the job writes, until they are the run's artifacts."""
+        return self.folder / "outputs"
 
     @property
     def handle(self) -> Path:

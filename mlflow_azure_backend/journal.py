@@ -14,7 +14,7 @@
         order.json        what was asked for, for a rerun
         manifest.json     the snapshot's files and what was left out
         snapshot.tar.zst  the snapshot; not for a commit that can be fetched
-        checkout/ inputs/ work/   copies of ours, removed when the run's end is recorded
+        checkout/ outputs/ work/  of this run only, removed when its end is recorded
         handle.json       how the job is found: written before it is submitted
         std_log.txt supervisor.json outcome.json   written by the supervisor
         container.json    the container's end as the engine told it; written by its attendant

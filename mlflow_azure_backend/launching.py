@@ -189,7 +189,9 @@ def _stage(
     to_be_stored = not is_commit and archived_by is None
     if to_be_stored or in_snapshot:
         write_archive(request.snapshot, run.paths.archive)
-    work_folder, owned = request.source.folder, [run.paths.checkout] if request.source.is_checkout else []
+    owned = [run.paths.checkout] if request.source.is_checkout else []
+    owned += [run.paths.outputs] if request.config.outputs else []
+    work_folder = request.source.folder
     if in_snapshot:
         work_folder = run.paths.folder / "work"
         extract_archive(run.paths.archive, work_folder, max_size=request.snapshot.size)

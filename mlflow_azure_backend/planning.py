@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
 from mlflow_azure_backend.environment.store import find_prefix
 from mlflow_azure_backend.errors import SnapshotError
+from mlflow_azure_backend.inputs import with_places
 from mlflow_azure_backend.job import JobRequest, new_submission_id
 from mlflow_azure_backend.journal import cache_home
 from mlflow_azure_backend.preflight import Finding, Site, local_site, look_ahead, refuse
@@ -125,6 +125,7 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
             client_folder=order.client_folder if order.repeats is None else source.folder,
             project_folder=source.folder,
         )
+        loaded = replace(loaded, config=with_places(loaded.config, arguments, order.client_folder))
         leaves_machine = target == "cluster" or _is_elsewhere(order.tracking_uri)
         snapshot = _snapshot(order, source, loaded.config, cache / "snapshots", leaves_machine=leaves_machine)
         line.summary = f"{counted(len(snapshot.files), 'file')}, {in_bytes(snapshot.size)}  {snapshot.content_hash[:7]}"
@@ -153,7 +154,7 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
         notes=(
             *_notes(source, loaded, project, arguments, wanted),
             *map(str, foreseen),
-            *_notes_on_repeat(order, environment),
+            *_notes_on_repeat(order, loaded.config, environment),
             *(() if carried is None else (carried.note,)),
             *notes_on_reporting(environment, wanted, file=file, tracking_uri=order.tracking_uri),
             *(_notes_on_container(loaded) if target == "docker" else ()),
@@ -190,7 +191,7 @@ def describe(request: JobRequest) -> dict[str, Any]:
         "target": request.target,
         "project": request.source.uri,
         "folder": str(request.source.folder),
-        "git": None if git is None else dataclasses.asdict(git),
+        "git": None if git is None else asdict(git),
         "entry_point": request.entry_point.name,
         "command": request.command,
         "parameters": {argument.name: argument.logged for argument in request.arguments},
@@ -247,7 +248,7 @@ def _snapshot(
     brought_back = tuple(
         f"/{_as_pattern(item.path)}{'**' if item.path.endswith('/') else ''}" for item in snapshot.left_out
     )
-    rules = dataclasses.replace(rules, include=(*rules.include, *brought_back))
+    rules = replace(rules, include=(*rules.include, *brought_back))
     snapshot = take_snapshot(source.folder, rules, cache=cache, leaves_machine=leaves_machine)
     if snapshot.content_hash != order.repeats.order.content_hash:
         raise SnapshotError("the files are not those of the run that is repeated", where=source.uri)
@@ -293,10 +294,12 @@ def _look_ahead(
     return look_ahead(entry_point, arguments, site, environment_file=_environment_file(project, wanted))
 
 
-def _notes_on_repeat(order: Order, environment: EnvironmentLock) -> Iterator[str]:
-    note = None if order.repeats is None else order.repeats.note_on(environment)
-    if note is not None:
+def _notes_on_repeat(order: Order, config: BackendConfig, environment: EnvironmentLock) -> Iterator[str]:
+    if order.repeats is None:
+        return
+    if note := order.repeats.note_on(environment):
         yield note
+    yield from (f"input '{name}' reads {item.path} as it is now" for name, item in config.inputs.items())
 
 
 def _notes_on_container(loaded: LoadedConfig) -> Iterator[str]:

@@ -39,7 +39,7 @@ from mlflow_azure_backend.journal import (
     RunRecord,
     state_home,
 )
-from mlflow_azure_backend.outputs import OUTPUTS, changed_outputs
+from mlflow_azure_backend.outputs import OUTPUTS, changed_outputs, named_outputs
 from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.snapshot import rule_for
 from mlflow_azure_backend.source import ProjectSource
@@ -241,16 +241,20 @@ def _end_tags(state: JobState, diagnosis: Diagnosis | None) -> dict[str, str]:
 
 
 def _record_outputs(run: RunFolder, record: RunRecord) -> None:
-    changed = [] if record.work_folder is None else changed_outputs(record.work_folder, record.outputs)
+    found: dict[str, Path] = {}
+    if record.work_folder is not None:
+        changed = changed_outputs(record.work_folder, record.outputs)
+        found = {path: record.work_folder / OUTPUTS / path for path in changed}
+    found |= {path: run.paths.outputs / path for path in named_outputs(run.paths.outputs)}
     with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder, store_errors(record.tracking.uri):
         staging = Path(folder)
         (staging / "logs").mkdir()
         if run.paths.log.exists():
             (staging / "logs" / "std_log.txt").symlink_to(run.paths.log)
-        for path in changed:
+        for path, file in found.items():
             link = staging / OUTPUTS / path
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path(str(record.work_folder)) / OUTPUTS / path)
+            link.symlink_to(file)
         _artifacts_of(record, _size_of(staging)).log_artifacts(str(staging))
 
 

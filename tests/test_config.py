@@ -347,6 +347,12 @@ def test_the_incumbents_keys_are_understood(raw: dict[str, Any], asked: dict[str
     assert len([line for line in loaded.notes if line.endswith(note)]) == 1
 
 
+def test_an_address_is_written_down_without_its_credentials() -> None:
+    config = BackendConfig.model_validate({"inputs": {"a": {"path": "https://me:canary@example.com/x?sig=canary"}}})
+    assert "canary" not in config.model_dump_json()
+    assert config.inputs["a"].path.count("canary") == 2
+
+
 def test_use_conda_says_nothing_about_a_cluster() -> None:
     loaded = load({"COMPUTE": "cpu-cluster", "USE_CONDA": False}).for_target("cluster")
     assert loaded.config.environment is None
@@ -371,10 +377,10 @@ def test_an_old_key_that_contradicts_a_new_one_is_refused(raw: dict[str, Any], s
 
 DESIGN = {
     "local docker cluster": "compute environment inputs outputs environment_variables secrets detach on_interrupt"
-    " timeout retry tags snapshot submission_id profile",
+    " timeout tags snapshot submission_id profile",
     "local": "workdir",
     "docker cluster": "resources",
-    "cluster": "workspace distribution queue_settings identity services display_name",
+    "cluster": "workspace distribution retry queue_settings identity services display_name",
 }
 
 

@@ -20,9 +20,10 @@ from mlflow_azure_backend.compute.supervised import (
 from mlflow_azure_backend.config import BackendConfig, Environment, MlflowOptions
 from mlflow_azure_backend.errors import BackendError, ConfigError, TargetError
 from mlflow_azure_backend.files import fault_point
-from mlflow_azure_backend.inputs import fetch_remote_paths
+from mlflow_azure_backend.inputs import INPUT_VARIABLE, fetch_inputs, fetch_remote_paths, refuse_remote
 from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob
 from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord, cache_home
+from mlflow_azure_backend.outputs import OUTPUT_VARIABLE, make_places
 from mlflow_azure_backend.project import render_command
 from mlflow_azure_backend.status import JobState
 
@@ -41,22 +42,18 @@ class DockerTarget(SupervisedTarget):
     name: ClassVar[str] = "docker"
 
     def check(self, config: BackendConfig, options: MlflowOptions) -> None:
-        """Refuse arguments that a container cannot have, secrets that are not there, and an engine that is not."""
+        """Refuse arguments that a container cannot have, and secrets, output folders and engines that are not here."""
         from mlflow_azure_backend.containers.arguments import read_arguments
         from mlflow_azure_backend.containers.engine import connect
 
         resolve_secrets(config, os.environ)
-        if missing := [name for name in ("inputs", "outputs", "retry") if getattr(config, name)]:
-            step = "use path parameters and the folder outputs"
-            raise ConfigError(
-                f"docker does not honour {', '.join(missing)} yet", where="backend_config", next_step=step
-            )
+        refuse_remote(config.outputs)
         read_arguments(options.docker_args, config.resources.docker_args)
         with connect():
             pass
 
     def prepare(self, request: JobRequest, progress: Progress) -> PreparedJob:
-        """Get or build the image, and download remote ``path`` parameters."""
+        """Get or build the image, and download what is remote of what the job reads."""
         from mlflow_azure_backend.containers.context import ACTIVATE
         from mlflow_azure_backend.containers.engine import connect
         from mlflow_azure_backend.containers.mounts import CODE, path_arguments, place_of
@@ -69,12 +66,21 @@ class DockerTarget(SupervisedTarget):
         fetched = fetch_remote_paths(request.arguments, request.options.storage_dir, progress)
         paths = path_arguments(request.arguments, fetched)
         places = {name: place_of(name, path) for name, path in paths.items()}
+        inputs = fetch_inputs(request.config.inputs, request.options.storage_dir, progress)
+        variables = {INPUT_VARIABLE + name: place_of(name, path) for name, path in inputs.items()}
         command = render_command(request.entry_point, request.arguments, places)
         if request.environment.kind == "conda":
             command = f". {ACTIVATE} >/dev/null 2>&1\n{command}"
-        inputs = {places[name]: path for name, path in paths.items()}
+        mounts = {place_of(name, path): path for name, path in (*paths.items(), *inputs.items())}
         return PreparedJob(
-            command, {}, hit, seconds, image=image.id, image_identity=image.identity, job_folder=CODE, inputs=inputs
+            command,
+            variables,
+            hit,
+            seconds,
+            image=image.id,
+            image_identity=image.identity,
+            job_folder=CODE,
+            mounts=mounts,
         )
 
     def submit(self, request: JobRequest, prepared: PreparedJob, run: RunFolder, *, attached: bool) -> None:
@@ -82,12 +88,15 @@ class DockerTarget(SupervisedTarget):
         from mlflow_azure_backend.containers import attendant
         from mlflow_azure_backend.containers.engine import connect
         from mlflow_azure_backend.containers.making import create_container, job_variables, project_image
+        from mlflow_azure_backend.containers.mounts import output_place
 
         record = recorded(run)
+        outputs = make_places(request.config.outputs, run.paths.outputs)
         variables = job_variables(record, copied_variables(request, os.environ), os.environ)
-        environment = job_environment(request, variables, record)
+        named = {OUTPUT_VARIABLE + name: output_place(name, place) for name, place in outputs.items()}
+        environment = job_environment(request, {**prepared.variables, **named, **variables}, record)
         with connect() as engine:
-            name = create_container(engine, request, prepared, run, record)
+            name = create_container(engine, request, prepared, outputs, run, record)
             fault_point("docker.after_create")
             order = {
                 "argv": [

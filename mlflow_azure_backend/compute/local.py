@@ -23,9 +23,10 @@ from mlflow_azure_backend.config import BackendConfig, MlflowOptions
 from mlflow_azure_backend.environment.plugin import with_plugin
 from mlflow_azure_backend.environment.store import ensure_prefix, hold
 from mlflow_azure_backend.errors import TargetError
-from mlflow_azure_backend.inputs import fetch_remote_paths
+from mlflow_azure_backend.inputs import INPUT_VARIABLE, fetch_inputs, fetch_remote_paths, refuse_remote
 from mlflow_azure_backend.job import RUN_VARIABLE, JobRequest, PreparedJob
 from mlflow_azure_backend.journal import RunFolder, RunRecord, cache_home
+from mlflow_azure_backend.outputs import OUTPUT_VARIABLE, make_places
 from mlflow_azure_backend.project import render_command
 
 
@@ -35,8 +36,9 @@ class LocalTarget(SupervisedTarget):
     name: ClassVar[str] = "local"
 
     def check(self, config: BackendConfig, options: MlflowOptions) -> None:
-        """Refuse what only a container can honour, and secrets that are not there."""
+        """Refuse what only a container can honour, secrets that are not there, and outputs that go elsewhere."""
         resolve_secrets(config, os.environ)
+        refuse_remote(config.outputs)
         if options.docker_args or options.build_image or options.docker_auth:
             raise TargetError(
                 "docker arguments have no meaning on this machine",
@@ -44,22 +46,26 @@ class LocalTarget(SupervisedTarget):
             )
 
     def prepare(self, request: JobRequest, progress: Progress) -> PreparedJob:
-        """Build the environment's prefix if it is not there, and download remote ``path`` parameters."""
+        """Build the environment's prefix if it is not there, and download what is remote of what the job reads."""
         started = time.monotonic()
         prefix = ensure_prefix(request.environment, cache=cache_home(os.environ), on_progress=progress)
         seconds = time.monotonic() - started
         paths = fetch_remote_paths(request.arguments, request.options.storage_dir, progress)
         command = render_command(request.entry_point, request.arguments, paths)
+        inputs = fetch_inputs(request.config.inputs, request.options.storage_dir, progress)
         variables = with_plugin(prefix.variables(inherited()), request.environment, cache=cache_home(os.environ))
+        variables |= {INPUT_VARIABLE + name: str(path) for name, path in inputs.items()}
         return PreparedJob(command, variables, prefix.hit, seconds, notes=prefix.notes)
 
     def submit(self, request: JobRequest, prepared: PreparedJob, run: RunFolder, *, attached: bool) -> None:
         """Start the supervisor, which starts the command; return when the command runs or could not be started."""
         record = recorded(run)
+        outputs = make_places(request.config.outputs, run.paths.outputs)
+        variables = {OUTPUT_VARIABLE + name: str(place.folder / place.file) for name, place in outputs.items()}
         order = {
             "argv": ["bash", "-c", prepared.command],
             "cwd": str(record.work_folder),
-            "env": job_environment(request, prepared.variables, record),
+            "env": job_environment(request, {**prepared.variables, **variables}, record),
             "grace": GRACE_SECONDS,
             "timeout": record.timeout,
             "on_end": [sys.executable, "-m", "mlflow_azure_backend.recorder", run.key],

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from mlflow_azure_backend.config.values import (
     Arguments,
@@ -25,6 +25,7 @@ from mlflow_azure_backend.config.values import (
     Written,
     refused,
 )
+from mlflow_azure_backend.redaction import without_credentials
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
@@ -193,10 +194,10 @@ class Distribution(Block):
 
 
 class DataInput(Block):
-    """Data that the job reads."""
+    """Data that the job reads; its variable ``AZURE_ML_INPUT_NAME`` says where."""
 
     path: PathText = Field(
-        description="A file or folder here, or a URI; a relative one starts at the file that names it.",
+        description="A file or folder here, or a URI; a relative one starts at the current folder.",
         examples=["azureml://datastores/workspaceblobstore/paths/train/"],
     )
     type: DataType = Field("uri_folder", description="What it is, in Azure ML's words.")
@@ -204,13 +205,17 @@ class DataInput(Block):
         None, description="How a node gets it; null: `ro_mount`.", json_schema_extra=ON_CLUSTER
     )
 
+    @field_serializer("path", when_used="json")
+    def _is_written_without_credentials(self, path: str) -> str:
+        return without_credentials(path)
+
 
 class DataOutput(Block):
-    """Data that the job writes."""
+    """Data that the job writes; its variable ``AZURE_ML_OUTPUT_NAME`` says where to."""
 
     path: PathText | None = Field(
         None,
-        description="Where it goes; null: the place that the target chooses.",
+        description="Where it goes; null: the run's artifacts, or the workspace's default datastore.",
         examples=["azureml://datastores/workspaceblobstore/paths/models/"],
     )
     type: DataType = Field("uri_folder", description="What it is, in Azure ML's words.")

@@ -122,13 +122,19 @@ class BackendConfig(Block):
     )
     inputs: Mapping[VariableName, DataInput] = Field(
         default_factory=dict,
-        description="Data to read, beyond what `path` and `uri` parameters of the project give.",
+        description=(
+            "Data to read, beyond what `path` and `uri` parameters of the project give; the job's variable"
+            " AZURE_ML_INPUT_NAME says where it is."
+        ),
         examples=[{"train": {"path": "azureml://datastores/workspaceblobstore/paths/train/", "type": "uri_folder"}}],
         json_schema_extra=ON_ALL,
     )
     outputs: Mapping[VariableName, DataOutput] = Field(
         default_factory=dict,
-        description="Data to write, beyond the folder `outputs`, which is always collected.",
+        description=(
+            "Data to write, beyond the folder `outputs`, which is always collected; the job's variable"
+            " AZURE_ML_OUTPUT_NAME says where to."
+        ),
         examples=[{"model": {"type": "mlflow_model"}}],
         json_schema_extra=ON_ALL,
     )
@@ -165,7 +171,7 @@ class BackendConfig(Block):
         None,
         description="Further attempts after a preemption, missing capacity or a service error; null: none.",
         examples=[2, {"max": 3, "on": ["preemption"]}],
-        json_schema_extra=ON_ALL,
+        json_schema_extra=ON_CLUSTER,
     )
     queue_settings: QueueSettings | None = Field(
         None,

@@ -18,6 +18,7 @@ from mlflow_azure_backend.containers.mounts import (
     bind,
     is_loopback,
     named_files,
+    output_folder,
     tracking_folders,
     tracking_variables,
     user_binds,
@@ -25,7 +26,7 @@ from mlflow_azure_backend.containers.mounts import (
 from mlflow_azure_backend.errors import TargetError
 from mlflow_azure_backend.job import JobRequest, PreparedJob
 from mlflow_azure_backend.journal import RunFolder, RunRecord
-from mlflow_azure_backend.outputs import OUTPUTS
+from mlflow_azure_backend.outputs import OUTPUTS, OutputPlace
 
 _GATEWAY: Final = "host.docker.internal"
 """This machine, as a container of Docker Desktop sees it."""
@@ -48,9 +49,22 @@ def job_variables(record: RunRecord, copied: Mapping[str, str], environ: Mapping
 
 
 def create_container(
-    engine: Engine, request: JobRequest, prepared: PreparedJob, run: RunFolder, record: RunRecord
+    engine: Engine,
+    request: JobRequest,
+    prepared: PreparedJob,
+    outputs: Mapping[str, OutputPlace],
+    run: RunFolder,
+    record: RunRecord,
 ) -> str:
     """Create the container of a run, once; its name.
+
+    Args:
+        engine: The engine.
+        request: What to run.
+        prepared: What was made ready for it.
+        outputs: Where it writes its named outputs, by their names.
+        run: Its folder in the journal.
+        record: What is recorded of it.
 
     Raises:
         TargetError: The engine refuses.
@@ -63,6 +77,7 @@ def create_container(
     _check_network(host["network_mode"], record.tracking.uri)
     host["binds"] = user_binds((*_volumes(request), *arguments.binds), request.source.folder)
     host["mounts"] = _mounts(prepared, record, is_baked=request.options.build_image)
+    host["mounts"] += [bind(place.folder, output_folder(name), read_only=False) for name, place in outputs.items()]
     settings: dict[str, Any] = {
         "user": "0:0" if engine.is_rootless else f"{os.getuid()}:{os.getgid()}",
         "working_dir": CODE,
@@ -156,5 +171,5 @@ def _mounts(prepared: PreparedJob, record: RunRecord, *, is_baked: bool) -> list
         mounts.append(bind(record.work_folder / OUTPUTS, f"{CODE}/{OUTPUTS}", read_only=False))
     elif record.work_folder is not None:
         mounts.append(bind(record.work_folder, CODE, read_only=False))
-    mounts += [bind(path, place, read_only=True) for place, path in prepared.inputs.items()]
+    mounts += [bind(path, place, read_only=True) for place, path in prepared.mounts.items()]
     return mounts + [bind(path, str(path), read_only=True) for path in named_files(os.environ)]

@@ -11,12 +11,15 @@ from urllib.parse import unquote, urlsplit
 from docker.types import Mount
 
 from mlflow_azure_backend.errors import ParameterError, TargetError, TrackingError
+from mlflow_azure_backend.outputs import OutputPlace
 from mlflow_azure_backend.project import Argument, ParameterType
 
 CODE: Final = "/mlflow/projects/code"
 """The working folder, where MLflow's own docker projects have it (MLFLOW_DOCKER_WORKDIR_PATH in mlflow 3.17)."""
 INPUTS: Final = "/mlflow/inputs"
 """Below it each thing that a job reads has a folder of its own."""
+OUTPUTS: Final = "/mlflow/outputs"
+"""Below it each named output has a folder of its own."""
 
 _SYSTEM: Final = tuple(
     map(Path, ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr"))
@@ -47,6 +50,16 @@ def place_of(name: str, source: Path) -> str:
     """Where an input is in the container: a folder of its own, and its own name, which may say what it is."""
     folder = re.sub(r"[^\w.-]", "_", name)
     return f"{INPUTS}/{folder}/{source.name or 'root'}"
+
+
+def output_folder(name: str) -> str:
+    """The folder of a named output in the container."""
+    return f"{OUTPUTS}/{name}"
+
+
+def output_place(name: str, place: OutputPlace) -> str:
+    """Where the job writes a named output."""
+    return f"{output_folder(name)}/{place.file}" if place.file else output_folder(name)
 
 
 def path_arguments(arguments: Sequence[Argument], fetched: Mapping[str, str]) -> dict[str, Path]:
