@@ -18,7 +18,7 @@ class Answer:
     """What a handler says; the last layer makes JSON of it.
 
     Attributes:
-        body: JSON, or None for an empty body.
+        body: JSON, or bytes that are sent as they are, or None for an empty body.
         status: The HTTP status.
         headers: Beyond those that every answer carries.
     """
@@ -40,6 +40,7 @@ class Call:
         query: The query; a name that comes twice has its last value.
         body: The JSON body; None when there is none.
         claims: Of the bearer token; empty when the operation asks for none.
+        whole: Whether the answer must be in one piece, for a fault that will spoil it.
     """
 
     world: World
@@ -49,6 +50,7 @@ class Call:
     query: Mapping[str, str]
     body: Any
     claims: Mapping[str, Any]
+    whole: bool = False
 
     @property
     def origin(self) -> str:

@@ -151,10 +151,18 @@ class EmulatorServer:
             raise EmulatorProblem(f"{method} {path}: {told['error']['message']}")
         return told
 
-    def fault(self, kind: str, **what: Any) -> dict[str, Any]:
-        """Order a fault; the fields are those of ``emulator/faults.py``."""
-        ordered: dict[str, Any] = self.control("POST", "/faults", {"kind": kind, **what})
+    def fault(self, kind: str, **what: Any) -> int:
+        """Order a fault, with the fields of ``emulator/faults.py``; returns the number that it is taken back by."""
+        return int(self.control("POST", "/faults", {"kind": kind, **what})["number"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults that were ordered and not taken back; ``struck`` says how often each has struck."""
+        ordered: list[dict[str, Any]] = self.control("GET", "/faults")["value"]
         return ordered
+
+    def clear(self, number: int | None = None) -> None:
+        """Take back a fault; None: all of them."""
+        self.control("DELETE", "/faults" if number is None else f"/faults?number={number}")
 
     def wait(self) -> None:
         """Wait until the process ends by itself.

@@ -8,6 +8,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Mapping
+from datetime import timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from aiohttp import web
 from mlflow_azure_backend.emulator import azure_errors
 from mlflow_azure_backend.emulator.azure_errors import AzureError
 from mlflow_azure_backend.emulator.call import Answer, Call
-from mlflow_azure_backend.emulator.faults import spoil
+from mlflow_azure_backend.emulator.faults import AFTER
 from mlflow_azure_backend.emulator.routing import CONTROL, Operation, Router, host_pattern
+from mlflow_azure_backend.emulator.spoiling import spoil
+from mlflow_azure_backend.emulator.tokens import BadToken
 
 if TYPE_CHECKING:
     from mlflow_azure_backend.emulator.faults import Fault
@@ -45,20 +48,27 @@ class Front:
             error = azure_errors.not_emulated(request.method, request.host, request.path, "is not emulated")
             return self._serialise(self._error(error), started)
         operation, path = found
-        faults = [] if pattern == CONTROL else self._world.faults.striking(request, operation.name)
+        faults = []
+        if pattern != CONTROL:
+            asked = {"host": request.host, "method": request.method, "path": request.path}
+            faults = self._world.faults.striking(operation, **asked)
+
+        def refuse(fault: Fault) -> web.Response:
+            return self._serialise(self._error(self._refusal(request, operation, fault)), started)
 
         async def carry_out() -> web.StreamResponse:
-            return await self._carry_out(request, operation, path, faults, started)
+            whole = any(fault.kind in AFTER for fault in faults)
+            return await self._carry_out(request, operation, path, whole, started)
 
-        return await spoil(request, faults, carry_out)
+        return await spoil(request, faults, refuse, carry_out)
 
     async def _carry_out(
-        self, request: web.BaseRequest, operation: Operation, path: dict[str, str], faults: list[Fault], started: float
+        self, request: web.BaseRequest, operation: Operation, path: dict[str, str], whole: bool, started: float
     ) -> web.StreamResponse:
         try:
-            claims = self._authenticate(request, operation, faults)
+            claims = self._authenticate(request, operation)
             body = await self._validate(request, operation)
-            call = Call(self._world, request, operation, path, request.query, body, claims)
+            call = Call(self._world, request, operation, path, request.query, body, claims, whole)
             answer = await operation.handle(call)
         except AzureError as error:
             answer = self._error(error)
@@ -69,15 +79,34 @@ class Front:
             answer = Answer(_internal_error(operation, error), 500)
         return self._serialise(answer, started) if isinstance(answer, Answer) else answer
 
-    def _authenticate(self, request: web.BaseRequest, operation: Operation, faults: list[Fault]) -> Mapping[str, Any]:
+    def _authenticate(self, request: web.BaseRequest, operation: Operation) -> Mapping[str, Any]:
         if not operation.audiences:
             return {}
-        if any(one.kind == "expired-token" for one in faults):
-            raise azure_errors.expired_token()
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise azure_errors.no_token()
-        return self._world.tokens.verify(token.strip(), operation.audiences)
+            raise azure_errors.no_token(operation.host, self._world.settings.tenant_id)
+        try:
+            return self._world.tokens.verify(token.strip(), operation.audiences)
+        except BadToken as bad:
+            raise self._unauthenticated(operation, bad) from None
+
+    def _unauthenticated(self, operation: Operation, bad: BadToken) -> AzureError:
+        return azure_errors.unauthenticated(operation.host, self._world.settings.tenant_id, bad.code, bad.message)
+
+    def _refusal(self, request: web.BaseRequest, operation: Operation, fault: Fault) -> AzureError:
+        """The error that a fault was ordered to be."""
+        now = self._world.clock.now()
+        if fault.kind == "expired-token":
+            return self._unauthenticated(operation, self._world.tokens.expired(now.timestamp() - 1))
+        if fault.kind == "expired-sas":
+            return azure_errors.expired_signature(now - timedelta(days=1), now - timedelta(seconds=1), now)
+        if fault.kind == "forbidden":
+            principal = self._world.settings.client_id
+            return azure_errors.forbidden(operation.host, request.method, request.path, principal)
+        error = azure_errors.failure(operation.host, fault.status, fault.code)
+        if fault.retry_after is not None:
+            error.headers["Retry-After"] = f"{fault.retry_after:g}"
+        return error
 
     async def _validate(self, request: web.BaseRequest, operation: Operation) -> Any:
         versions = operation.api_versions
@@ -111,8 +140,8 @@ class Front:
             "x-request-time": f"{time.monotonic() - started:.3f}",
             **answer.headers,
         }
-        if answer.body is None:
-            return web.Response(status=answer.status, headers=headers)
+        if answer.body is None or isinstance(answer.body, bytes):
+            return web.Response(body=answer.body, status=answer.status, headers=headers)
         text = json.dumps(answer.body, ensure_ascii=False)
         return web.Response(text=text, status=answer.status, headers=headers, content_type="application/json")
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
-from mlflow_azure_backend.emulator.routing import host_pattern
+from mlflow_azure_backend.emulator.routing import CONTROL, host_pattern
 
 if TYPE_CHECKING:
     from mlflow_azure_backend.emulator.authority import Authority
@@ -27,6 +27,7 @@ class ConnectProxy(asyncio.Protocol):
         make_http: Makes the HTTP protocol that takes over once TLS stands.
         outside: Whether other hosts are reached; else they get 403.
         tasks: Where running tasks are kept, so that they are not lost.
+        fault: Says which fault strikes a connection to a host (`Faults.connecting`).
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class ConnectProxy(asyncio.Protocol):
         make_http: Callable[[], asyncio.Protocol],
         outside: bool,
         tasks: set[asyncio.Task[None]],
+        fault: Callable[[str], str | None],
     ) -> None:
+        self._fault = fault
         self._authority = authority
         self._make_http = make_http
         self._outside = outside
@@ -66,8 +69,11 @@ class ConnectProxy(asyncio.Protocol):
         host, _, port = words[1].rpartition(":")
         host = host.strip("[]").lower()
         transport.pause_reading()
-        if host_pattern(host) is not None:
-            self._start(self._terminate(transport, host))
+        fault = self._fault(host) if host_pattern(host) not in {None, CONTROL} else None
+        if fault == "unreachable":
+            _refuse(transport, 502, f"{host} cannot be reached, as was ordered")
+        elif host_pattern(host) is not None:
+            self._start(self._terminate(transport, "wrong.example" if fault == "bad-certificate" else host))
         elif self._outside:
             self._start(self._tunnel(transport, host, int(port)))
         else:

@@ -27,8 +27,9 @@ CONTROL = "emulator.test"
 """The emulator's own host, reached through its proxy like the others: scripted faults, the clock, preemptions."""
 HOSTS = (ARM, LOGIN, DATA_PLANE, STUDIO, BLOB, CONTROL)
 
-_PROVIDER = "Microsoft.MachineLearningServices"
-WORKSPACE = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{_PROVIDER}/workspaces/{{workspace}}"
+PROVIDER = "Microsoft.MachineLearningServices"
+"""The resource provider's namespace."""
+WORKSPACE = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
 
 AUDIENCE_ARM = "https://management.azure.com"
 AUDIENCE_ML = "https://ml.azure.com"

@@ -71,7 +71,7 @@ async def find_run(call: Call) -> Run:
     # Clients put the id that artifact URIs carry where the path's template says name.
     wanted = call.path.get("experiment_id", call.path.get("experiment", run.experiment_id))
     if run.experiment_id not in {wanted, str(experiment_id(wanted))}:
-        raise _not_found(call, run.name)
+        raise _not_found(run.name)
     return run
 
 
@@ -87,7 +87,7 @@ async def find_run_named(call: Call, name: str) -> Run:
     query = urlencode({"run_id": name})
     reply = await call.world.tracking.ask("GET", "/api/2.0/mlflow/runs/get", query=query)
     if reply.status != 200:
-        raise _not_found(call, name)
+        raise _not_found(name)
     return _from_mlflow(reply.json()["run"])
 
 
@@ -148,6 +148,6 @@ def _moment(milliseconds: int | None) -> datetime | None:
     return None if milliseconds is None else datetime.fromtimestamp(int(milliseconds) / 1000, timezone.utc)
 
 
-def _not_found(call: Call, name: str) -> AzureError:
+def _not_found(name: str) -> AzureError:
     """Run history's words: AutoML-vNext-Preview#3."""
-    return data_plane_error(404, call, f"Run {name} was not found", "NotFoundError")
+    return data_plane_error(404, f"Run {name} was not found", "NotFoundError")

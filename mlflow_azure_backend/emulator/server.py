@@ -49,7 +49,10 @@ async def serve(folder: Path, cache: Path, settings: Settings, port: int, said: 
     loop = asyncio.get_running_loop()
     try:
         listener = await loop.create_server(
-            lambda: ConnectProxy(world.authority, http, settings.outside, tasks), "127.0.0.1", port, backlog=1024
+            lambda: ConnectProxy(world.authority, http, settings.outside, tasks, world.faults.connecting),
+            "127.0.0.1",
+            port,
+            backlog=1024,
         )
     except OSError as error:
         raise EmulatorProblem(

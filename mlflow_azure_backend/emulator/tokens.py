@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,23 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from mlflow_azure_backend.emulator.azure_errors import bad_token, expired_token
 from mlflow_azure_backend.emulator.clock import Clock
 
 _ALGORITHM = "RS256"
+
+
+class BadToken(Exception):
+    """A token that is not accepted.
+
+    Attributes:
+        code: Resource Manager's code for it.
+        message: Why, in its words.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
 
 
 class Tokens:
@@ -59,7 +72,7 @@ class Tokens:
         """The claims of a token.
 
         Raises:
-            AzureError: 401, it is none of ours, made out to somebody else, or expired.
+            BadToken: It is none of ours, made out to somebody else, or expired.
         """
         claims = self._verified.get(token)
         if claims is None:
@@ -67,19 +80,27 @@ class Tokens:
             try:
                 claims = jwt.decode(token, self._public, algorithms=[_ALGORITHM], options=options)
             except jwt.PyJWTError:
-                raise bad_token("InvalidAuthenticationToken", "The access token is invalid.") from None
+                raise BadToken("InvalidAuthenticationToken", "The access token is invalid.") from None
             if len(self._verified) > 1000:
                 self._verified.clear()
             self._verified[token] = claims
         if claims["aud"].rstrip("/") not in audiences:
-            raise bad_token(
+            raise BadToken(
                 "InvalidAuthenticationTokenAudience",
                 f"The access token has been obtained for wrong audience or resource '{claims['aud']}'. It should "
                 f"exactly match with one of the allowed audiences {', '.join(repr(one) for one in audiences)}.",
             )
         if claims["exp"] <= self._clock.now().timestamp() or claims["iat"] <= self._revoked_before:
-            raise expired_token()
+            raise self.expired(claims["exp"])
         return claims
+
+    def expired(self, expires: float) -> BadToken:
+        """What is said of a token that expired at this time (seconds since the epoch): AzureNotebooks#586."""
+        now = self._clock.now()
+        then = min(datetime.fromtimestamp(expires, timezone.utc), now)
+        told = [f"{one.month}/{one.day}/{one:%Y} {one:%I:%M:%S %p}" for one in (then, now)]
+        words = f"The access token expiry UTC time '{told[0]}' is earlier than current UTC time '{told[1]}'."
+        return BadToken("ExpiredAuthenticationToken", words)
 
 
 def _signing_key(file: Path) -> rsa.RSAPrivateKey:

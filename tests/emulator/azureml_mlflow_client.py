@@ -35,7 +35,7 @@ def track() -> str:
     with mlflow.start_run(run_name="first", tags={"colour": "blue"}) as run:
         mlflow.log_params({"alpha": 0.3, "quoted": 'it\'s "so"\nünd ☃'})
         mlflow.log_metric("loss", 2.0, step=0)
-        batch = [Metric("loss", 1 / step, 1_700_000_000_000 + step, step) for step in range(1, 500)]
+        batch = [Metric("loss", 1 / step, 1_700_000_000_000 + step, step) for step in range(1, 250)]
         CLIENT.log_batch(run.info.run_id, batch, [Param("many", "p")], [RunTag("many", "t")])
         data = FOLDER / "data"
         (data / "a folder").mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from mlflow_azure_backend.emulator.azure_errors import not_emulated
 from mlflow_azure_backend.emulator.call import Answer, Call
@@ -37,6 +38,9 @@ async def forward(call: Call) -> Answer | web.StreamResponse:
     answer = await call.world.storage.forward(request.method, request.raw_path, headers, body)
     async with answer:
         kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP]
+        if call.whole:
+            told = await answer.read()
+            return web.Response(status=answer.status, reason=answer.reason, headers=CIMultiDict(kept), body=told)
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
         response.headers.extend(kept)
         await response.prepare(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from mlflow_azure_backend.emulator import limits
 from mlflow_azure_backend.emulator.azure_errors import not_emulated
 from mlflow_azure_backend.emulator.call import Answer, Call
 from mlflow_azure_backend.emulator.routing import (
@@ -31,6 +32,7 @@ _CLIENT = "azureml-mlflow 1.62 and MLflow 3.15 as they ask; MLflow's server as i
 _MODELS = "learn.microsoft.com, how-to-manage-models-mlflow; MLflow's server as it answers"
 _NOT_IN_DOCS = "MLflow's server as it answers; whether Azure takes it is not documented"
 _NO_LOGGED_MODELS = "azure-sdk-for-python#44896: 404 with an empty body"
+_LIMITED = frozenset({"Runs_LogBatch", "Runs_LogBatchAsync", "Runs_LogParameter"})
 
 
 async def forward(call: Call) -> Answer | web.StreamResponse:
@@ -42,6 +44,8 @@ async def forward(call: Call) -> Answer | web.StreamResponse:
     path, _, query = call.request.raw_path.partition("?")
     place = path.lower().rindex("/api/2.0/")
     body = await call.request.read() if call.request.body_exists else None
+    if call.operation.name in _LIMITED:
+        await limits.check_batch(call, limits.parsed(body))
     reply = await call.world.tracking.ask(call.request.method, path[place:], query=query, body=body)
     return web.Response(status=reply.status, body=reply.body, content_type="application/json")
 
@@ -68,12 +72,16 @@ _declare(
     ("Runs_Delete", "POST", "/mlflow/runs/delete"),
     ("Runs_Restore", "POST", "/mlflow/runs/restore"),
     ("Runs_LogMetric", "POST", "/mlflow/runs/log-metric"),
-    ("Runs_LogParameter", "POST", "/mlflow/runs/log-parameter"),
-    ("Runs_LogBatch", "POST", "/mlflow/runs/log-batch"),
+    ("Metrics_GetHistory", "GET", "/mlflow/metrics/get-history"),
     ("Runs_LogModel", "POST", "/mlflow/runs/log-model"),
     ("Runs_SetTag", "POST", "/mlflow/runs/set-tag"),
     ("Runs_DeleteTag", "POST", "/mlflow/runs/delete-tag"),
-    ("Metrics_GetHistory", "GET", "/mlflow/metrics/get-history"),
+)
+_declare(
+    Known.SPECIFIED,
+    f"{_CLIENT}; the limits from mlflow#11462 and azure-sdk-for-python#35685",
+    ("Runs_LogParameter", "POST", "/mlflow/runs/log-parameter"),
+    ("Runs_LogBatch", "POST", "/mlflow/runs/log-batch"),
     ("Runs_LogBatchAsync", "POST", "/preview/mlflow/runs/log-batch-async"),
 )
 _declare(
@@ -114,6 +122,7 @@ _declare(
     ("RegisteredModels_GetByAlias", "GET", "/mlflow/registered-models/alias"),
     ("RegisteredModels_DeleteAlias", "DELETE", "/mlflow/registered-models/alias"),
     ("Runs_LogInputs", "POST", "/mlflow/runs/log-inputs"),
+    ("Experiments_DeleteTag", "POST", "/mlflow/experiments/delete-experiment-tag"),
 )
 
 
@@ -145,6 +154,14 @@ async def refuse(call: Call) -> Answer:
 )
 @service.operation(
     "LoggedModels_Create", "POST", "/mlflow/logged-models", known=Known.RECORDED, source=_NO_LOGGED_MODELS, raw=True
+)
+@service.operation(
+    "Runs_LogOutputs",
+    "POST",
+    "/mlflow/runs/outputs",
+    known=Known.INFERRED,
+    source="as the other routes of logged models, which it refers to",
+    raw=True,
 )
 async def logged_models(call: Call) -> Answer | web.StreamResponse:
     """MLflow 3's models of runs, which a workspace does not have unless the setting ``logged_models`` gives them."""

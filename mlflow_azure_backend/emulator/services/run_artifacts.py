@@ -22,7 +22,8 @@ from mlflow_azure_backend.emulator.runs import find_run
 from mlflow_azure_backend.emulator.services.arm_workspaces import check_workspace
 from mlflow_azure_backend.emulator.storage import ARTIFACTS
 
-_PAGE = 500
+_PAGE = 100
+"""Artifacts on one page; the service's own number is not known."""
 _AUDIENCES = (AUDIENCE_ARM, AUDIENCE_ML, AUDIENCE_RUN)
 _RUN = "azureml-mlflow 1.62, _restclient/run_artifact: requests and answers"
 _LOG = (
@@ -59,11 +60,7 @@ async def _place(call: Call) -> tuple[str, str]:
 async def batch_metadata(call: Call) -> Answer:
     """Addresses to write artifacts to, one for each path; nothing is written yet."""
     origin, container = await _place(call)
-    body = call.body if isinstance(call.body, Mapping) else {}
-    asked = body.get("paths")
-    if not asked:
-        raise data_plane_error(400, call, "The paths field is required.", "BadArgument")
-    paths = [one["path"] for one in asked]
+    paths = _paths(call)
     await call.world.storage.make_container(ARTIFACTS)
     return Answer(
         {
@@ -105,7 +102,7 @@ async def content(call: Call) -> Answer:
         message = (
             f"Cannot find Artifact with ID {origin}/{container}/{path} in Partition {call.world.settings.workspace_id}."
         )
-        raise data_plane_error(404, call, message, "NotFoundError")
+        raise data_plane_error(404, message, "NotFoundError")
     return Answer(_content(call, origin, container, path, "r"))
 
 
@@ -113,6 +110,37 @@ async def metadata(call: Call) -> Answer:
     """What is known of one artifact."""
     answer = await content(call)
     return Answer(_artifact(answer.body["origin"], answer.body["container"], answer.body["path"]))
+
+
+async def delete(call: Call) -> Answer:
+    """Delete one artifact with its blob, whether ``hardDelete`` says so or not: there is no way back here."""
+    await content(call)
+    origin, container = call.path["origin"], call.path["container"]
+    await call.world.storage.delete(ARTIFACTS, f"{origin}/{container}/{call.query['path']}")
+    return Answer(status=200)
+
+
+async def delete_batch(call: Call) -> Answer:
+    """Delete the artifacts of these paths; one that is not there is passed over."""
+    origin, container = await _place(call)
+    for path in _paths(call):
+        await call.world.storage.delete(ARTIFACTS, f"{origin}/{container}/{path}")
+    return Answer(status=200)
+
+
+def _paths(call: Call) -> list[str]:
+    """The paths of the body, which must be there.
+
+    Raises:
+        AzureError: 400, there are none.
+    """
+    asked = call.body.get("paths") if isinstance(call.body, Mapping) else None
+    if not isinstance(asked, list) or not asked:
+        raise data_plane_error(400, "The paths field is required.", "BadArgument")
+    paths = [one.get("path") if isinstance(one, Mapping) else None for one in asked]
+    if not all(isinstance(one, str) and one for one in paths):
+        raise data_plane_error(400, "The path field is required.", "BadArgument")
+    return [str(one) for one in paths]
 
 
 async def _names(call: Call, origin: str, container: str, prefix: str = "") -> AsyncIterator[str]:
@@ -170,6 +198,8 @@ def _declare() -> None:
         ("GetContentInformation", "GET", "/contentinfo", content),
         ("ListSasByPrefix", "GET", "/prefix/contentinfo", prefix_content),
         ("Get", "GET", "/metadata", metadata),
+        ("DeleteMetaData", "DELETE", "/metadata", delete),
+        ("DeleteBatchMetaData", "POST", "/batch/metadata:delete", delete_batch),
     ):
         known, path = Known.SPECIFIED, _CONTAINER_PATH + end
         of_containers.operation(f"Artifacts_{name}", method, path, known=known, source=_UPLOADED)(handle)

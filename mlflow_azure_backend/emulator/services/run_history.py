@@ -94,7 +94,7 @@ async def get_run_data(call: Call) -> Answer:
     check_workspace(call)
     name = (call.body or {}).get("runId")
     if not name:
-        raise data_plane_error(400, call, "The RunId field is required.", "BadArgument")
+        raise data_plane_error(400, "The RunId field is required.", "BadArgument")
     run = await find_run_named(call, name)
     return Answer(
         {"runMetadata": _document(run), "runDefinition": None, "jobSpecification": None, "systemSettings": None}
@@ -114,7 +114,7 @@ async def get_experiment(call: Call) -> Answer:
     reply = await call.world.tracking.ask("GET", "/api/2.0/mlflow/experiments/get", query=f"experiment_id={wanted}")
     if reply.status != 200:
         message = f"Experiment {call.path.get('experiment', wanted)} was not found"
-        raise data_plane_error(404, call, message, "NotFoundError")
+        raise data_plane_error(404, message, "NotFoundError")
     told = reply.json()["experiment"]
     return Answer(
         {
