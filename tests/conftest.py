@@ -11,9 +11,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from mlflow_azure_backend.emulator import EmulatorServer
 
 Write = Callable[[Mapping[str, str]], Path]
 
@@ -153,3 +156,12 @@ def write_project(nasty_path: Path) -> Write:
         return nasty_path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[EmulatorServer]:
+    """One emulated workspace for all tests of a worker; what a test changes in it must not disturb the others."""
+    from mlflow_azure_backend.emulator import EmulatorServer
+
+    with EmulatorServer(outside=False) as server:
+        yield server

@@ -197,7 +197,7 @@ class Transport:
                 stream=True,
             )
         except (requests.exceptions.RequestException, OSError) as error:
-            raise unanswered(call.route, error) from error
+            raise unanswered(call.route, error) from None  # its text has the whole address, signature included
         if response.status_code < 400 or response.status_code in accept:
             return response
         raise refusal(call.route, _read(response, call, ends))
@@ -250,7 +250,7 @@ def _read(response: requests.Response, call: _Call, ends: float) -> requests.Res
                 if time.monotonic() > ends:
                     raise requests.exceptions.ReadTimeout("the answer did not end in time")
     except (requests.exceptions.RequestException, OSError) as error:
-        raise unanswered(call.route, error) from error
+        raise unanswered(call.route, error) from None  # its text has the whole address, signature included
     response._content = b"".join(pieces)
     return response
 
