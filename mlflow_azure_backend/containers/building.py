@@ -20,6 +20,7 @@ from mlflow_azure_backend.containers.engine import Engine, engine_errors, engine
 from mlflow_azure_backend.containers.images import Image, image_here
 from mlflow_azure_backend.containers.mounts import CODE
 from mlflow_azure_backend.environment.cache import exclusive, private_folder
+from mlflow_azure_backend.environment.conda.channels import rattler_config
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.environment.uv_process import uv_failure
 from mlflow_azure_backend.errors import BackendError, EnvironmentUnavailable
@@ -71,7 +72,7 @@ def ensure_built(
         name,
         installers={package: metadata.version(package) for package in ("uv", "py-rattler")},
         certificates=certificates,
-        rattler_config=_rattler_config(os.environ) if lock.kind == "conda" else None,
+        rattler_config=rattler_config(os.environ) if lock.kind == "conda" else None,
     )
     recipe = hashlib.sha256(base.id.encode() + context.files["Dockerfile"]).hexdigest()[:8]
     tag = f"{REPOSITORY}:{lock.key[:32]}-{recipe}"
@@ -123,12 +124,6 @@ def bake(engine: Engine, image: str, folder: Path, tag: str, labels: Mapping[str
 def _certificates(lock: EnvironmentLock) -> bytes | None:
     file = lock.sources.variables.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE")
     return None if file is None else Path(file).read_bytes()
-
-
-def _rattler_config(environ: Mapping[str, str]) -> bytes | None:
-    """Rattler's own configuration, of the user's: where mirrors of the channels are."""
-    file = Path(environ.get("RATTLER_HOME") or Path.home() / ".rattler") / "config.toml"
-    return file.read_bytes() if file.is_file() else None
 
 
 def _build(context: BuildContext, tag: str, progress: Callable[[str], None]) -> None:

@@ -26,7 +26,6 @@ _ACTIVATE: Final = f"""for script in {PREFIX}/etc/conda/activate.d/*.sh; do
   [ ! -r "$script" ] || . "$script"
 done
 """
-_SECRET: Final = re.compile(r"PASSWORD|USERNAME|TOKEN|AUTH")
 _CERTIFICATES: Final = "SSL_CERT_FILE"
 _INSTALLER: Final = "/tmp/installer"  # noqa: S108 - in the image that is being built, and gone before that is whole
 
@@ -78,34 +77,27 @@ def build_context(
     if lock.sources.channels:
         step = "name an image that has the environment: docker_env"
         raise EnvironmentUnavailable("a private conda channel cannot be reached from an image's build", next_step=step)
-    lines, variables = _reachable(lock.sources)
-    secrets = _secrets(lines, variables)
+    sources = lock.sources.elsewhere()
+    secrets = _secrets(sources)
     files = {lock.file_name: lock.text.encode()}
     if lock.kind == "conda":
         files |= {"installing.py": Path(str(installing.__file__)).read_bytes(), "activate.sh": _ACTIVATE.encode()}
         if rattler_config is not None:
             files["config.toml"] = rattler_config
-    if lines and "indexes" not in secrets:
-        files["indexes.txt"] = "".join(f"{line}\n" for line in lines).encode()
+    if sources.lines and "indexes" not in secrets:
+        files["indexes.txt"] = "".join(f"{line}\n" for line in sources.lines).encode()
     if certificates is not None:
         files["certificates.pem"] = certificates
     names = sorted(files)
-    files["Dockerfile"] = _dockerfile(lock, base, installers, names, sorted(secrets), variables).encode()
+    files["Dockerfile"] = _dockerfile(lock, base, installers, names, sorted(secrets), sources).encode()
     return BuildContext(files, secrets)
 
 
-def _reachable(sources: Sources) -> tuple[list[str], dict[str, str]]:
-    """Without the folders of this machine, which a build does not see."""
-    lines = [line for line in sources.lines if "file://" not in line]
-    variables = {name: value for name, value in sources.variables.items() if not name.startswith("SSL_")}
-    return lines, variables
-
-
-def _secrets(lines: list[str], variables: Mapping[str, str]) -> dict[str, str]:
+def _secrets(sources: Sources) -> dict[str, str]:
     secrets = {}
-    if any(has_credentials(line) for line in lines):
-        secrets["indexes"] = "".join(f"{line}\n" for line in lines)
-    if hidden := {name: value for name, value in variables.items() if _SECRET.search(name) or has_credentials(value)}:
+    if any(has_credentials(line) for line in sources.lines):
+        secrets["indexes"] = "".join(f"{line}\n" for line in sources.lines)
+    if hidden := sources.secret_variables:
         secrets["variables"] = "".join(f"export {name}={_quoted(value)}\n" for name, value in sorted(hidden.items()))
     return secrets
 
@@ -116,12 +108,11 @@ def _dockerfile(
     installers: Mapping[str, str],
     files: list[str],
     secrets: list[str],
-    variables: Mapping[str, str],
+    sources: Sources,
 ) -> str:
     mounts = "".join(f"--mount=type=secret,id={name} " for name in secrets)
-    public = {
-        name: value for name, value in variables.items() if not _SECRET.search(name) and not has_credentials(value)
-    }
+    hidden = sources.secret_variables
+    public = {name: value for name, value in sources.variables.items() if name not in hidden}
     if "certificates.pem" in files:
         public |= {"PIP_CERT": "certificates.pem", _CERTIFICATES: "certificates.pem"}
     indexes = "/run/secrets/indexes" if "indexes" in secrets else "indexes.txt" if "indexes.txt" in files else ""

@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # `ssh://git@host` names an account, not a secret; over https a lone name is often a token.
 _USERINFO: Final = re.compile(r"(?<=://)(?<!ssh://)[^/\s'\"`]+@|(?<=ssh://)[^/\s'\"`:]*:[^/\s'\"`]*@")
 _QUERY: Final = re.compile(r"(\w+://[^\s?'\"`]+)\?[^\s'\"`]+")
+_SECRET: Final = re.compile(r"PASSWORD|USERNAME|TOKEN|AUTH")
 _VARIABLE: Final = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
 # uv's settings that change what it resolves; those that are files count with what stands in them.
@@ -139,6 +141,23 @@ class Sources:
     lines: tuple[str, ...] = field(default=(), repr=False)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     channels: tuple[Credentials, ...] = field(default=(), repr=False)
+
+    def elsewhere(self, project: Path | None = None) -> Sources:
+        """What of them is of use on another machine: without this machine's folders and certificates.
+
+        Args:
+            project: A folder that will be there, too: what lies in it is named relative to it, as
+                ``file:wheels``; None: there is none.
+        """
+        inside = None if project is None else f"file://{quote(str(project.resolve()))}/"
+        lines = (line if inside is None else line.replace(inside, "file:") for line in self.lines)
+        variables = {name: value for name, value in self.variables.items() if not name.startswith("SSL_")}
+        return Sources(tuple(line for line in lines if "file://" not in line), variables, self.channels)
+
+    @property
+    def secret_variables(self) -> dict[str, str]:
+        """Those of the variables that may let somebody in."""
+        return {name: value for name, value in self.variables.items() if _SECRET.search(name) or has_credentials(value)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Prefix:
             environ: What they start from. CONDA_PREFIX is left alone by a virtual environment, as its activation does.
         """
         if (self.path / "conda-meta/history").is_file() and self.path != Path(sys.prefix):
-            from mlflow_azure_backend.environment.activation import activated
+            from mlflow_azure_backend.runtime.activation import activated
 
             return activated(self.path, environ)
         changed = {name: value for name, value in environ.items() if name not in _GIVES_WAY}

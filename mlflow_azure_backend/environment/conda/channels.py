@@ -90,6 +90,12 @@ def has_secret(channel: str) -> bool:
     return credentials is not None and any(_values(credentials.entry))
 
 
+def rattler_config(environ: Mapping[str, str]) -> bytes | None:
+    """Rattler's own configuration, of the user's, which says where mirrors of the channels are; None: there is none."""
+    file = Path(environ.get("RATTLER_HOME") or Path.home() / ".rattler") / "config.toml"
+    return file.read_bytes() if file.is_file() else None
+
+
 @contextlib.contextmanager
 def authentication(
     credentials: Iterable[Credentials], environ: Mapping[str, str]

@@ -33,8 +33,8 @@ def activated(prefix: Path, environ: Mapping[str, str]) -> dict[str, str]:
     folder = str(prefix / "bin")
     behind = [part for part in environ.get("PATH", os.defpath).split(os.pathsep) if part != folder]
     variables["PATH"] = os.pathsep.join((folder, *behind))
-    variables |= {"CONDA_PREFIX": str(prefix), "CONDA_DEFAULT_ENV": str(prefix), "CONDA_SHLVL": "1"}
-    variables |= _configured(prefix)
+    variables.update(CONDA_PREFIX=str(prefix), CONDA_DEFAULT_ENV=str(prefix), CONDA_SHLVL="1")
+    variables.update(_configured(prefix))
     scripts = sorted((prefix / "etc/conda/activate.d").glob("*.sh"))
     return _sourced(scripts, variables) if scripts else variables
 
