@@ -32,6 +32,9 @@ class ServiceError(Exception):
         next_step: What the user can do; None when there is nothing.
         retry_after: Seconds after which the service wants to be asked again; None when it does not say.
         never_done: Whether it is certain that the service has done nothing of what was asked.
+
+    Attributes:
+        uncertain_before: Whether the same request had been sent before, and nobody knows what became of that.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ServiceError(Exception):
         self.next_step = next_step
         self.retry_after = retry_after
         self.never_done = never_done
+        self.uncertain_before = False
 
     def __str__(self) -> str:
         request = "" if self.request_id is None else f", request {self.request_id}"
@@ -124,12 +128,12 @@ def _code_and_message(response: requests.Response) -> tuple[str | None, str]:
         return storage, storage or ""
     if not isinstance(told, dict):
         return storage, ""
-    if "error_code" in told:
-        return str(told["error_code"]), str(told.get("message", ""))
-    error = told.get("error")
+    error = told.get("error") or told.get("Error")
     if not isinstance(error, dict):
-        return storage, str(told.get("error_description") or told.get("message") or "")
-    return _innermost_code(error), str(error.get("message", ""))
+        message = told.get("error_description") or told.get("message") or ""
+        return told.get("error_code") or storage, str(message)
+    small = {key[:1].lower() + key[1:]: value for key, value in error.items()}  # some services write Message
+    return told.get("error_code") or _innermost_code(small), str(told.get("message") or small.get("message") or "")
 
 
 def _innermost_code(error: Mapping[str, Any]) -> str | None:

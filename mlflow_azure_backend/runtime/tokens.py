@@ -50,9 +50,14 @@ class RenewedToken(TokenSource):
             NoToken: There is none.
         """
         with self._lock:
-            if self._text is None or self._text == refused or time.time() > self._ends - _EARLY_SECONDS:
+            if self._text is None or self._text == refused or time.time() > self.renewed_at:
                 self._text, self._ends = self._renewed(refused)
             return self._text
+
+    @property
+    def renewed_at(self) -> float:
+        """From when on it is renewed, in seconds of ``time.time``."""
+        return self._ends - _EARLY_SECONDS
 
     def _renewed(self, refused: str | None) -> tuple[str, float]:
         try:

@@ -37,6 +37,30 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 USER_AGENT = f"mlflow-azure-backend python/{platform.python_version()}"
 
 
+class Patience:
+    """How long one call is tried, and when again.
+
+    Args:
+        seconds: For all its repetitions together.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.ends = time.monotonic() + seconds
+        self._attempt = 0
+
+    def pause(self, problem: ServiceError) -> float:
+        """Seconds before the next attempt.
+
+        Raises:
+            ServiceError: It is ``problem``: there is no time for another one.
+        """
+        self._attempt += 1
+        pause = _pause(self._attempt, problem.retry_after)
+        if time.monotonic() + pause > self.ends:
+            raise problem
+        return pause
+
+
 class Pace:
     """So many calls a second, after a burst: what a service allows, kept by the client. Used from several threads.
 
@@ -123,6 +147,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         idempotent: bool | None = None,
         accept: tuple[int, ...] = (),
+        patience: float | None = None,
     ) -> requests.Response:
         """Send a request until there is an answer, and read all of it.
 
@@ -135,30 +160,39 @@ class Transport:
             headers: Further ones.
             idempotent: Whether sending it twice does no more than once; None: what the method says.
             accept: Statuses of 400 and above that are answers, not errors.
+            patience: Seconds for all repetitions together; None: the transport's.
 
         Raises:
             ServiceError: Refused, or no answer in time.
         """
         repeatable = method in _IDEMPOTENT if idempotent is None else idempotent
         call = _Call(method, url, dict(params or {}), json, data, dict(headers or {}))
-        ends = time.monotonic() + self._patience
-        token, renewed, attempt = self._token(call), False, 0
+        waiting = Patience(self._patience if patience is None else patience)
+        token, renewed, uncertain = self._token(call), False, False
         while True:
             if self._pace is not None:
                 self._pace(method)
             try:
-                return _read(self._once(call, token, accept, ends), call, ends)
+                return _read(self._once(call, token, accept, waiting.ends), call, waiting.ends)
             except ServiceError as problem:
+                problem.uncertain_before = uncertain
                 if problem.status == 401 and token is not None and not renewed:
                     token, renewed = self._token(call, refused=token), True
                     continue
-                attempt += 1
-                pause = _pause(attempt, problem.retry_after)
-                may_repeat = problem.is_transient and (repeatable or problem.never_done)
-                if not may_repeat or time.monotonic() + pause > ends:
+                if not problem.is_transient or not (repeatable or problem.never_done):
                     raise
-                self._tell_once(problem, pause)
-                time.sleep(pause)
+                uncertain = uncertain or not problem.never_done
+                self.wait(problem, waiting)
+
+    def wait(self, problem: ServiceError, patience: Patience) -> None:
+        """Return when the next attempt is due, having told that it is waited for.
+
+        Raises:
+            ServiceError: It is ``problem``: there is no time for another attempt.
+        """
+        pause = patience.pause(problem)
+        self._tell_once(problem, pause)
+        time.sleep(pause)
 
     def open(self, url: str, *, headers: Mapping[str, str]) -> requests.Response:
         """One GET whose body the caller reads and closes; not repeated, as only the caller knows how far it came.
@@ -168,6 +202,14 @@ class Transport:
         """
         call = _Call("GET", url, {}, None, None, dict(headers))
         return self._once(call, self._token(call), (), time.monotonic() + _SILENCE_SECONDS)
+
+    def bearer(self, url: str) -> str | None:
+        """A token that is good now, for a request to ``url`` that somebody else sends; None where none is needed.
+
+        Raises:
+            ServiceError: There is none.
+        """
+        return self._token(_Call("GET", url, {}, None, None, {}))
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,0 +1,47 @@
+"""MLflow's entry points inside a job, where this room is all that there is of us."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .registry import WorkspaceModelRegistryStore
+    from .tracking import WorkspaceTrackingStore
+
+
+def tracking_store(store_uri: str, artifact_uri: str | None = None, **_newer: Any) -> WorkspaceTrackingStore:
+    """MLflow's tracking store for ``azureml``.
+
+    Raises:
+        MlflowException: The URI names no workspace, or this job has no token for it.
+    """
+    del artifact_uri  # a workspace says where artifacts go
+    from .tracking import WorkspaceTrackingStore
+
+    return WorkspaceTrackingStore(_session(store_uri))
+
+
+def model_registry_store(store_uri: str, **_newer: Any) -> WorkspaceModelRegistryStore:
+    """MLflow's model registry for ``azureml``.
+
+    Raises:
+        MlflowException: The URI names no workspace, or this job has no token for it.
+    """
+    from .registry import WorkspaceModelRegistryStore
+
+    return WorkspaceModelRegistryStore(_session(store_uri))
+
+
+def _session(uri: str) -> Any:
+    import os
+
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    from .reference import MalformedReference
+    from .session import session_in_job
+
+    try:
+        return session_in_job(uri, os.environ)
+    except MalformedReference as error:
+        raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
