@@ -18,14 +18,17 @@ TRANSITIONS: Mapping[str, frozenset[str]] = {
     "Preparing": frozenset({"Queued", "CancelRequested", "Failed"}),
     "Queued": frozenset({"Provisioning", "CancelRequested", "Failed"}),
     "Provisioning": frozenset({"Running", "CancelRequested", "Failed"}),
-    "Running": frozenset({"Finalizing", "CancelRequested", "Failed"}),
+    "Running": frozenset({"Finalizing", "Queued", "CancelRequested", "Failed"}),
     "Finalizing": frozenset({"Completed", "CancelRequested", "Failed"}),
     "CancelRequested": frozenset({"Canceled", "Failed"}),
     "Completed": frozenset(),
     "Failed": frozenset(),
     "Canceled": frozenset(),
 }
-"""What may follow each of Azure's words for a job's status; those that nothing follows are final."""
+"""What may follow each of Azure's words for a job's status; those that nothing follows are final.
+
+A job whose nodes were taken away waits in the queue again.
+"""
 
 _RUN_STATUS = {
     **dict.fromkeys(_BEFORE, "SCHEDULED"),
@@ -134,6 +137,14 @@ class Jobs:
             job.ended = now
         self._put(job)
         return True
+
+    async def remove(self, name: str) -> None:
+        """Forget a job, and end the work on it."""
+        self.state.delete(_KIND, name)
+        task = self.work.get(name)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def resume(self) -> list[Job]:
         """After a restart: tell of all jobs, and fail those whose command is lost; returns those to do again."""

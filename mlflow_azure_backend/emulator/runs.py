@@ -82,8 +82,11 @@ async def find_run_named(call: Call, name: str) -> Run:
         AzureError: 404, there is no such run.
     """
     job = call.world.jobs.get(name)
+    orders = call.world.orders.get(name)
+    if orders is not None and orders.vanished:
+        raise _not_found(name)
     if job is not None:
-        return _of_job(job)
+        return _of_job(job, (orders and orders.status) or job.status)
     query = urlencode({"run_id": name})
     reply = await call.world.tracking.ask("GET", "/api/2.0/mlflow/runs/get", query=query)
     if reply.status != 200:
@@ -103,12 +106,12 @@ async def children_of(call: Call, run: Run) -> list[Run]:
     return [_from_mlflow(told) for told in reply.json().get("runs", [])]
 
 
-def _of_job(job: Job) -> Run:
+def _of_job(job: Job, status: str) -> Run:
     return Run(
         name=job.name,
         experiment_id=str(experiment_id(job.experiment)),
         display_name=job.properties["displayName"],
-        status=job.status,
+        status=status,
         created=datetime.fromtimestamp(job.created, timezone.utc),
         started=moment(job.started),
         ended=moment(job.ended),

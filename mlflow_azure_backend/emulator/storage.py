@@ -59,6 +59,11 @@ class Storage:
         """The container of ``workspaceblobstore``."""
         return f"azureml-blobstore-{self._settings.workspace_id}"
 
+    @property
+    def datastores(self) -> dict[str, str]:
+        """The workspace's datastores, and the container of each."""
+        return {"workspaceblobstore": self.blobstore, "workspaceartifactstore": ARTIFACTS}
+
     def start(self) -> asyncio.Task[Azurite]:
         """Begin to start Azurite; the task ends when it listens, or fails with `EmulatorProblem`."""
         if self._starting is None:

@@ -11,6 +11,7 @@ from mlflow_azure_backend.emulator.clock import Clock
 from mlflow_azure_backend.emulator.execution import Execution
 from mlflow_azure_backend.emulator.faults import Faults
 from mlflow_azure_backend.emulator.jobs import Jobs
+from mlflow_azure_backend.emulator.orders import Orders
 from mlflow_azure_backend.emulator.settings import Settings
 from mlflow_azure_backend.emulator.state import State
 from mlflow_azure_backend.emulator.storage import Storage
@@ -35,6 +36,8 @@ class World:
         faults: What is ordered to go wrong.
         building: Held while an environment is built, by its key.
         address: The proxy's port, once it listens.
+        orders: What tests ordered to happen to jobs, by the job's name.
+        closing: Set once the emulator ends.
     """
 
     folder: Path
@@ -49,6 +52,8 @@ class World:
     faults: Faults = field(default_factory=Faults)
     building: dict[str, asyncio.Lock] = field(default_factory=dict)
     address: list[int] = field(default_factory=list)
+    orders: dict[str, Orders] = field(default_factory=dict)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def open(cls, folder: Path, cache: Path, settings: Settings) -> World:
@@ -74,6 +79,10 @@ class World:
         """The proxy's port."""
         return self.address[0]
 
+    def orders_for(self, name: str) -> Orders:
+        """What is ordered for the job of this name."""
+        return self.orders.setdefault(name, Orders())
+
     def carry_out(self, execution: Execution) -> None:
         """Let a job be carried out beside all else."""
         name = execution.job.name
@@ -83,6 +92,7 @@ class World:
 
     async def close(self) -> None:
         """Stop what was started; the state stays on disk."""
+        self.closing.set()
         await self.jobs.close()
         await self.tracking.close()
         await self.storage.close()

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mlflow_azure_backend.emulator.execution.ends import Refused, TimedOut
+from mlflow_azure_backend.emulator.execution.ends import Preempted, Refused, TimedOut
 from mlflow_azure_backend.emulator.execution.logs import followed
+from mlflow_azure_backend.emulator.orders import Orders
 from mlflow_azure_backend.emulator.processes import CannotStart, Process
 from mlflow_azure_backend.emulator.storage import Storage
 
@@ -39,10 +40,12 @@ class Attempt:
     Attributes:
         storage: Where the logs go while they grow.
         folder: Where they grow.
+        orders: What a test ordered for the job.
     """
 
     storage: Storage
     folder: Path
+    orders: Orders
 
     async def run(self, starts: Sequence[Start], timeout: float | None) -> Ended:
         """Run all ranks to their end; when one fails, or time is over, or we are cancelled, the others are ended.
@@ -54,23 +57,39 @@ class Attempt:
         Raises:
             Refused: A command cannot be started.
             TimedOut: Time is over.
+            Preempted: The nodes are taken away, as was ordered.
         """
         files = [self.folder / f"{number}.log" for number in range(len(starts))]
         async with contextlib.AsyncExitStack() as stack:
             for file, start in zip(files, starts, strict=True):
-                await stack.enter_async_context(followed(self.storage, file, start.log))
+                await stack.enter_async_context(followed(self.storage, file, start.log, self.orders))
             processes: list[Process] = []
             try:
                 for start, file in zip(starts, files, strict=True):
                     process = await Process.start(start.argv, cwd=start.cwd, env=start.variables, log=file)
                     processes.append(process)
-                return await asyncio.wait_for(_first_failure(processes, starts), timeout)
+                return await asyncio.wait_for(self._end(processes, starts), timeout)
             except CannotStart as error:
                 raise Refused(f"the command cannot be started: {error}") from None
             except asyncio.TimeoutError:
                 raise TimedOut from None
             finally:
                 await asyncio.gather(*(process.stop() for process in processes))
+
+    async def _end(self, processes: Sequence[Process], starts: Sequence[Start]) -> Ended:
+        """The end of the commands, unless the nodes are taken away first."""
+        ending = asyncio.ensure_future(_first_failure(processes, starts))
+        preempted = asyncio.ensure_future(self.orders.preempted.wait())
+        try:
+            await asyncio.wait({ending, preempted}, return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                return ending.result()
+            self.orders.preempted.clear()
+            await asyncio.gather(*(process.kill() for process in processes))
+            raise Preempted
+        finally:
+            ending.cancel()
+            preempted.cancel()
 
 
 async def _first_failure(processes: Sequence[Process], starts: Sequence[Start]) -> Ended:

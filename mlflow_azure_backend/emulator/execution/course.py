@@ -1,4 +1,4 @@
-"""A job's course from Starting to its end: its phases, and what becomes of whatever goes wrong in them."""
+"""A job's course from Starting to its end: its phases and attempts, and what becomes of whatever goes wrong in them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import asyncio
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_azure_backend.emulator.execution.attempt import Attempt, Ended, Start
-from mlflow_azure_backend.emulator.execution.data import JobData, asset_properties
-from mlflow_azure_backend.emulator.execution.ends import Refused, TimedOut
+from mlflow_azure_backend.emulator.execution.data import JobData
+from mlflow_azure_backend.emulator.execution.ends import Preempted, Refused, TimedOut
 from mlflow_azure_backend.emulator.execution.environments import Environment, prepare
+from mlflow_azure_backend.emulator.execution.logs import bring_held
+from mlflow_azure_backend.emulator.execution.places import asset_properties
 from mlflow_azure_backend.emulator.execution.ranks import Rank, ranks_of
 from mlflow_azure_backend.emulator.execution.variables import runtime_variables
 
 if TYPE_CHECKING:
     from mlflow_azure_backend.emulator.jobs import Job
+    from mlflow_azure_backend.emulator.orders import Orders
     from mlflow_azure_backend.emulator.world import World
 
 _DURATION = re.compile(r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?$")
@@ -39,6 +42,11 @@ class Execution:
         """Where the job's nodes keep everything."""
         return self.world.folder / "nodes" / hashlib.sha256(self.job.name.encode()).hexdigest()[:16]
 
+    @property
+    def orders(self) -> Orders:
+        """What a test ordered for the job."""
+        return self.world.orders_for(self.job.name)
+
     async def run(self) -> None:
         """Carry the job out; whatever goes wrong becomes the job's end, not the emulator's."""
         jobs, name = self.world.jobs, self.job.name
@@ -47,8 +55,6 @@ class Execution:
         except Refused as error:
             jobs.move(name, "Failed", {"code": "UserError", "message": str(error)})
         except TimedOut:
-            # "When this limit is reached, the system cancels the job": the reference of command jobs, `limits.timeout`.
-            jobs.move(name, "CancelRequested")
             jobs.move(name, "Canceled")
         except asyncio.CancelledError:
             if jobs.move(name, "Canceled"):
@@ -58,47 +64,69 @@ class Execution:
             jobs.move(name, "Failed", {"code": "SystemError", "message": f"{type(error).__name__}: {error}"})
             raise
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            try:
+                if not self.world.closing.is_set():
+                    await bring_held(self.world.storage, self.orders)
+            finally:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _run(self) -> None:
-        jobs, name, settings = self.world.jobs, self.job.name, self.world.settings
-        data = JobData(self.world, self.job, self.folder)
+        jobs, name = self.world.jobs, self.job.name
         jobs.move(name, "Preparing")
         ranks, timeout = ranks_of(self.job.properties.get("distribution"), self.job.nodes), self._timeout()
         properties = asset_properties(self.world, self.job.properties["environmentId"], "environments")
         environment = await prepare(self.world, self.job, properties)
-        jobs.move(name, "Queued")
-        await asyncio.sleep(settings.queue_seconds)
-        jobs.move(name, "Provisioning")
-        await asyncio.sleep(settings.provisioning_seconds)
-        for node in {rank.node for rank in ranks}:
-            await data.fetch_code(self._working(node))
-        command = _filled(self.job.properties["command"], await data.places())
-        jobs.move(name, "Running")
-        ended = await Attempt(self.world.storage, self.folder / "logs").run(
-            self._starts(command, ranks, environment, data), timeout
-        )
+        number = 1
+        while True:
+            try:
+                ended = await self._attempt(number, ranks, environment, timeout)
+                break
+            except Preempted:
+                number += 1
         jobs.move(name, "Finalizing")
-        for node in {rank.node for rank in ranks}:
-            await data.collect(self._working(node))
-        await data.collect_outputs()
         self._end(ended)
 
-    def _working(self, node: int) -> Path:
-        """A node's working folder."""
-        return self.folder / f"node-{node}" / "wd"
+    async def _attempt(self, number: int, ranks: list[Rank], environment: Environment, timeout: float | None) -> Ended:
+        """Wait for nodes, and run the commands on them; what they have written by then is kept, however they end.
 
-    def _starts(self, command: str, ranks: list[Rank], environment: Environment, data: JobData) -> list[Start]:
-        shared = {**environment.variables, **runtime_variables(self.world, self.job, data.outputs)}
-        return [
-            Start(
-                argv=["/bin/bash", "-c", command],
-                cwd=self._working(rank.node),
-                variables={**rank.variables, **shared},
-                log=f"{self.job.artifacts}user_logs/{rank.log}",
-            )
+        Raises:
+            Preempted: The nodes were taken away; the job waits in the queue again.
+            TimedOut: Time is over; cancellation is asked for.
+        """
+        jobs, name, folder = self.world.jobs, self.job.name, self.folder / f"attempt-{number}"
+        jobs.move(name, "Queued")
+        await asyncio.sleep(self.world.settings.queue_seconds)
+        jobs.move(name, "Provisioning")
+        await asyncio.sleep(self.world.settings.provisioning_seconds)
+        data, workings = JobData(self.world, self.job, folder), {rank.node: _working(folder, rank) for rank in ranks}
+        for working in workings.values():
+            await data.fetch_code(working)
+        command = _filled(self.job.properties["command"], await data.fetch())
+        jobs.move(name, "Running")
+        # Where logs of later attempts are is inferred from what clients of Azure's clusters look for.
+        logs = f"{self.job.artifacts}user_logs/" + (f"retry_{number - 1:03}/" if number > 1 else "")
+        variables = {**environment.variables, **runtime_variables(self.world, self.job, data.outputs)}
+        starts = [
+            Start(["/bin/bash", "-c", command], workings[rank.node], {**rank.variables, **variables}, logs + rank.log)
             for rank in ranks
         ]
+        try:
+            return await Attempt(self.world.storage, folder / "logs", self.orders).run(starts, timeout)
+        except Preempted:
+            jobs.move(name, "Queued")
+            raise
+        except TimedOut:
+            # "When this limit is reached, the system cancels the job": the reference of command jobs, `limits.timeout`.
+            jobs.move(name, "CancelRequested")
+            raise
+        finally:
+            if not self.world.closing.is_set():
+                await self._keep(data, workings.values())
+
+    async def _keep(self, data: JobData, workings: Iterable[Path]) -> None:
+        for working in workings:
+            await data.collect(working)
+        await data.keep()
 
     def _end(self, ended: Ended) -> None:
         if ended.code == 0:
@@ -118,6 +146,11 @@ class Execution:
         if found is None:
             raise Refused(f"limits.timeout: {asked} is no duration of days, hours, minutes and seconds, like PT1H30M")
         return timedelta(**{unit: int(number) for unit, number in found.groupdict("0").items()}).total_seconds()
+
+
+def _working(folder: Path, rank: Rank) -> Path:
+    """The working folder of a rank's node."""
+    return folder / f"node-{rank.node}" / "wd"
 
 
 def _filled(command: str, places: Mapping[str, str]) -> str:

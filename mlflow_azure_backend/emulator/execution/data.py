@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_azure_backend.emulator.execution.ends import Refused
+from mlflow_azure_backend.emulator.execution.mounts import Mount, download
+from mlflow_azure_backend.emulator.execution.places import Place, address_of, asset_properties, place_of
+from mlflow_azure_backend.emulator.output_assets import keep_output, output_uri
 from mlflow_azure_backend.emulator.storage import ARTIFACTS
 
 if TYPE_CHECKING:
     from mlflow_azure_backend.emulator.jobs import Job
     from mlflow_azure_backend.emulator.world import World
 
-_ASSET = re.compile(r".*/(?P<kind>codes|environments)/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$", re.IGNORECASE)
-_DATA = re.compile(r"azureml://.*datastores/(?P<store>[^/]+)/paths/(?P<path>.*)$")
 
-
-def asset_properties(world: World, identity: str, kind: str) -> dict[str, Any]:
-    """The properties of a registered asset.
-
-    Raises:
-        Refused: There is none.
-    """
-    found = _ASSET.match(identity)
-    asset = None if found is None else world.state.get(kind, f"{found['name']}/{found['version']}")
-    if asset is None:
-        raise Refused(f"{identity}: there is no such asset in this workspace; register it, or give its definition")
-    return dict(asset["properties"])
-
-
-@dataclass(frozen=True)
+@dataclass
 class JobData:
     """The data of one job.
 
@@ -40,11 +26,14 @@ class JobData:
         world: Has the storage account and the assets.
         job: The job.
         folder: Where its data is while it runs.
+        outputs: What ``AZURE_ML_OUTPUT_NAME`` is for each named output, once `fetch` has made its place.
     """
 
     world: World
     job: Job
     folder: Path
+    outputs: dict[str, str] = field(default_factory=dict)
+    _mounts: list[Mount] = field(default_factory=list)
 
     async def fetch_code(self, folder: Path) -> None:
         """Bring the job's code into a node's working folder.
@@ -56,74 +45,75 @@ class JobData:
         identity = self.job.properties.get("codeId")
         if identity:
             uri = asset_properties(self.world, identity, "codes")["codeUri"]
-            container, _, prefix = uri.partition(".blob.core.windows.net")[2].partition("/")[2].partition("/")
-            await self._download(container, prefix.strip("/"), folder)
+            await download(self.world.storage, place_of(self.world, uri), folder)
 
-    async def places(self) -> dict[str, str]:
+    async def fetch(self) -> dict[str, str]:
         """What ``inputs.NAME`` and ``outputs.NAME`` stand for in the command, once they are there.
 
         Raises:
-            Refused: An input cannot be had.
+            Refused: An input cannot be had, or an output has no place.
         """
         values = {}
         for name, asked in (self.job.properties.get("inputs") or {}).items():
-            values[f"inputs.{name}"] = await self._input(name, asked)
-        for name, place in self.outputs.items():
-            Path(place).mkdir(parents=True, exist_ok=True)
-            values[f"outputs.{name}"] = place
+            try:
+                values[f"inputs.{name}"] = await self._input(name, asked)
+            except Refused as error:
+                raise Refused(f"input {name}: {error}") from None
+        for name, asked in self._named_outputs().items():
+            try:
+                self.outputs[name] = values[f"outputs.{name}"] = await self._output(name, asked)
+            except Refused as error:
+                raise Refused(f"output {name}: {error}") from None
         return values
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        """Where the command writes each named output."""
-        names = (name for name in self.job.properties["outputs"] if name != "default")
-        return {name: str(self.folder / "outputs" / name) for name in names}
 
     async def collect(self, working: Path) -> None:
         """Keep what a node wrote into ``./outputs`` and ``./logs``, as artifacts of the run."""
         for part in ("outputs", "logs"):
-            await self._upload(working / part, ARTIFACTS, f"{self.job.artifacts}{part}/")
+            place = Place(ARTIFACTS, f"{self.job.artifacts}{part}")
+            if (working / part).is_dir():
+                await Mount(self.world.storage, place, working / part, is_file=False, fetched=False, kept=True).keep()
 
-    async def collect_outputs(self) -> None:
-        """Keep the named outputs, in their datastore."""
-        for name, place in self.outputs.items():
-            await self._upload(Path(place), self.world.storage.blobstore, f"azureml/{self.job.name}/{name}/")
+    async def keep(self) -> None:
+        """Bring back what the command wrote into its outputs, and register what is to be an asset."""
+        for mount in self._mounts:
+            await mount.keep()
+        for name, asked in self._named_outputs().items():
+            keep_output(self.world, self.job, name, asked)
 
-    async def _upload(self, folder: Path, container: str, prefix: str) -> None:
-        for file in sorted(folder.rglob("*")):
-            if file.is_file():
-                name = prefix + file.relative_to(folder).as_posix()
-                await self.world.storage.put(container, name, file.read_bytes())
-
-    async def _download(self, container: str, prefix: str, folder: Path) -> None:
-        storage = self.world.storage
-        base = f"{prefix.rstrip('/')}/" if prefix else ""
-        async for name, _ in storage.names(container, base):
-            relative = PurePosixPath(name.removeprefix(base))
-            if relative.is_absolute() or ".." in relative.parts:
-                raise Refused(f"{name}: a blob's name may not lead out of its folder")
-            data = await storage.get(container, name)
-            target = folder / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data or b"")
+    def _named_outputs(self) -> dict[str, Mapping[str, Any]]:
+        return {name: asked for name, asked in self.job.properties["outputs"].items() if name != "default"}
 
     async def _input(self, name: str, asked: Mapping[str, Any]) -> str:
-        if asked["jobInputType"] == "literal":
+        kind, mode = asked["jobInputType"], asked.get("mode") or "ReadOnlyMount"
+        if kind == "literal":
             return str(asked["value"])
-        found = _DATA.match(asked["uri"])
-        if found is None or found["store"] != "workspaceblobstore":
-            raise Refused(
-                f"input {name}: {asked['uri']} is not in workspaceblobstore, the one place that inputs are read from"
-            )
-        path, place = found["path"].strip("/"), self.folder / "inputs" / name
-        container = self.world.storage.blobstore
-        if asked["jobInputType"].endswith("_file"):
-            data = await self.world.storage.get(container, path)
-            if data is None:
-                raise Refused(f"input {name}: there is no {asked['uri']}")
-            place.mkdir(parents=True)
-            (place / PurePosixPath(path).name).write_bytes(data)
-            return str(place / PurePosixPath(path).name)
-        place.mkdir(parents=True)
-        await self._download(container, path, place)
-        return str(place)
+        uri = address_of(self.world, asked["uri"], "models" if kind.endswith("_model") else "data")
+        if mode == "Direct":
+            return uri
+        mount = self._mount("inputs", name, asked, uri, is_file=kind == "uri_file", fetched=True)
+        mount.kept = mode == "ReadWriteMount"
+        if not await mount.fetch():
+            raise Refused(f"there is nothing at {uri}")
+        return mount.path
+
+    async def _output(self, name: str, asked: Mapping[str, Any]) -> str:
+        uri, mode = output_uri(self.job, name, asked), asked.get("mode") or "ReadWriteMount"
+        if mode == "Direct":
+            return uri
+        fetched = mode == "ReadWriteMount"
+        mount = self._mount("outputs", name, asked, uri, is_file=asked["jobOutputType"] == "uri_file", fetched=fetched)
+        mount.kept = True
+        await mount.fetch()
+        return mount.path
+
+    def _mount(
+        self, side: str, name: str, asked: Mapping[str, Any], uri: str, *, is_file: bool, fetched: bool
+    ) -> Mount:
+        if asked.get("pathOnCompute"):
+            raise Refused("pathOnCompute needs a node of its own, which the emulator does not have; leave it out")
+        if str(asked.get("mode")).startswith("Eval"):
+            raise Refused(f"mode {asked['mode']} evaluates an MLTable, which the emulator does not; take ReadOnlyMount")
+        folder, place = self.folder / side / name, place_of(self.world, uri)
+        mount = Mount(self.world.storage, place, folder, is_file=is_file, fetched=fetched, kept=False)
+        self._mounts.append(mount)
+        return mount

@@ -1,4 +1,4 @@
-"""How a job can end before its command does."""
+"""How a job's commands can end before they do by themselves."""
 
 
 class Refused(Exception):
@@ -7,3 +7,7 @@ class Refused(Exception):
 
 class TimedOut(Exception):
     """The job has had the time that its limits allow."""
+
+
+class Preempted(Exception):
+    """The job's nodes were taken away."""

@@ -23,6 +23,7 @@ from uv import find_uv_bin
 from mlflow_azure_backend.emulator.execution.conda_file import CondaFile, read
 from mlflow_azure_backend.emulator.execution.ends import Refused
 from mlflow_azure_backend.emulator.execution.logs import followed
+from mlflow_azure_backend.emulator.orders import Orders
 from mlflow_azure_backend.emulator.processes import Process
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def prepare(world: World, job: Job, properties: Mapping[str, Any]) -> Envi
     prefix = world.folder / "environments" / f"azureml_{key}"
     async with world.building.setdefault(key, asyncio.Lock()):
         if not (prefix / "built").exists():
-            await _build(world, prefix, wanted, job.artifacts + BUILD_LOG)
+            await _build(world, job, prefix, wanted)
     conda = {
         "CONDA_PREFIX": str(prefix),
         "CONDA_DEFAULT_ENV": prefix.name,
@@ -88,9 +89,9 @@ def _wanted(properties: Mapping[str, Any], mirror: str) -> CondaFile:
     )
 
 
-async def _build(world: World, prefix: Path, wanted: CondaFile, blob: str) -> None:
+async def _build(world: World, job: Job, prefix: Path, wanted: CondaFile) -> None:
     log = prefix.with_name(f"{prefix.name}.log")
-    async with followed(world.storage, log, blob):
+    async with followed(world.storage, log, job.artifacts + BUILD_LOG, Orders()):
         await asyncio.sleep(world.settings.image_build_seconds)
         await asyncio.to_thread(shutil.rmtree, prefix, ignore_errors=True)
         for step in _steps(prefix, wanted):

@@ -9,6 +9,7 @@ from mlflow_azure_backend.emulator.services import (
     cloud_metadata,
     computes,
     control,
+    data_versions,
     discovery,
     identity,
     jobs,
@@ -33,6 +34,7 @@ ALL = (
     run_history.service,
     run_artifacts.of_runs,
     run_artifacts.of_containers,
+    data_versions.service,
     blob.service,
     control.service,
 )

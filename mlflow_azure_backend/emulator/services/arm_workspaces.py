@@ -7,7 +7,6 @@ from typing import Any
 from mlflow_azure_backend.emulator.azure_errors import arm_error, resource_not_found, user_error
 from mlflow_azure_backend.emulator.call import Answer, Call
 from mlflow_azure_backend.emulator.routing import ARM, AUDIENCE_ARM, WORKSPACE, Known, Service
-from mlflow_azure_backend.emulator.storage import ARTIFACTS
 
 ML_API_VERSIONS = (
     "2022-02-01-preview",
@@ -111,7 +110,7 @@ async def get_workspace(call: Call) -> Answer:
 
 def _datastore(call: Call, name: str) -> dict[str, Any]:
     settings = call.world.settings
-    containers = {"workspaceblobstore": call.world.storage.blobstore, "workspaceartifactstore": ARTIFACTS}
+    containers = call.world.storage.datastores
     if name not in containers:
         raise user_error(404, "Could not find datastore: {name}.", "NotFound", "DatastoreNotFound", name=name)
     return {
@@ -157,7 +156,7 @@ async def get_datastore(call: Call) -> Answer:
 async def list_datastores(call: Call) -> Answer:
     """The datastores; ``isDefault=true`` leaves the default one."""
     check_workspace(call)
-    stores = [_datastore(call, name) for name in ("workspaceblobstore", "workspaceartifactstore")]
+    stores = [_datastore(call, name) for name in call.world.storage.datastores]
     wanted = call.query.get("isDefault", "").lower()
     kept = [one for one in stores if not wanted or one["properties"]["isDefault"] == (wanted == "true")]
     return Answer({"value": kept, "nextLink": None})

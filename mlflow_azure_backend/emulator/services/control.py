@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from mlflow_azure_backend.emulator.azure_errors import arm_error
 from mlflow_azure_backend.emulator.call import Answer, Call
+from mlflow_azure_backend.emulator.jobs import Job
 from mlflow_azure_backend.emulator.routing import CONTROL, Known, Service
 from mlflow_azure_backend.emulator.services.computes import KIND as COMPUTES
 
@@ -62,3 +63,40 @@ async def fail_compute(call: Call) -> Answer:
         raise arm_error(404, "NoCompute", f"There is no compute {call.path['name']}.")
     call.world.state.put(COMPUTES, key, {**document, "error": {name: call.body[name] for name in ("code", "message")}})
     return Answer(status=204)
+
+
+@service.operation("Jobs_Order", "PUT", "/jobs/{name}/orders", known=Known.OURS, source=_SOURCE)
+async def order_for_job(call: Call) -> Answer:
+    """Let a job, also one that is not there yet, show ``status`` in place of its own, or bring its logs late."""
+    orders, body = call.world.orders_for(call.path["name"]), dict(call.body or {})
+    unknown = sorted(body.keys() - {"status", "late_logs"})
+    if unknown:
+        raise arm_error(400, "BadOrder", f"{unknown[0]}: no such order; there are status and late_logs")
+    orders.status = body.get("status", orders.status)
+    orders.late_logs = body.get("late_logs", orders.late_logs)
+    return Answer({"status": orders.status, "late_logs": orders.late_logs})
+
+
+@service.operation("Jobs_Preempt", "POST", "/jobs/{name}/preempt", known=Known.OURS, source=_SOURCE)
+async def preempt_job(call: Call) -> Answer:
+    """Take a running job's nodes away: its commands are killed, and it waits in the queue for its next attempt."""
+    if _job(call).status != "Running":
+        raise arm_error(409, "NotRunning", f"Job {call.path['name']} does not run; it is {_job(call).status}.")
+    call.world.orders_for(call.path["name"]).preempted.set()
+    return Answer(status=204)
+
+
+@service.operation("Jobs_Vanish", "POST", "/jobs/{name}/vanish", known=Known.OURS, source=_SOURCE)
+async def vanish_job(call: Call) -> Answer:
+    """Let a job be found no more; its commands are ended."""
+    name = _job(call).name
+    call.world.orders_for(name).vanished = True
+    await call.world.jobs.remove(name)
+    return Answer(status=204)
+
+
+def _job(call: Call) -> Job:
+    job = call.world.jobs.get(call.path["name"])
+    if job is None:
+        raise arm_error(404, "NoJob", f"There is no job {call.path['name']}.")
+    return job

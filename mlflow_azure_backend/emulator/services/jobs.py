@@ -42,7 +42,7 @@ def _shown(call: Call, job: Job) -> dict[str, Any]:
         "id": f"{call.world.settings.workspace}/jobs/{job.name}",
         "name": job.name,
         "type": "Microsoft.MachineLearningServices/workspaces/jobs",
-        "properties": {**job.properties, "status": job.status},
+        "properties": {**job.properties, "status": call.world.orders_for(job.name).status or job.status},
         "systemData": {
             "createdAt": None if created is None else created.isoformat(),
             "createdBy": job.user,
@@ -132,6 +132,7 @@ async def put_job(call: Call) -> Answer:
     user = world.settings.client_id
     created = world.clock.now().timestamp()
     job = Job(name, asked, _properties(call, name, asked), "Starting", created, user)
+    world.orders_for(name).vanished = False
     world.jobs.add(job)
     world.carry_out(Execution(world, job))
     location = f"{call.origin}{call.request.path}?api-version={call.query['api-version']}"

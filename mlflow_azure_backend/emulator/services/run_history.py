@@ -8,6 +8,7 @@ from typing import Any
 from mlflow_azure_backend.emulator.azure_errors import data_plane_error
 from mlflow_azure_backend.emulator.call import Answer, Call
 from mlflow_azure_backend.emulator.experiments import experiment_id
+from mlflow_azure_backend.emulator.output_assets import outputs_in_history
 from mlflow_azure_backend.emulator.routing import (
     AUDIENCE_ARM,
     AUDIENCE_ML,
@@ -96,9 +97,10 @@ async def get_run_data(call: Call) -> Answer:
     if not name:
         raise data_plane_error(400, "The RunId field is required.", "BadArgument")
     run = await find_run_named(call, name)
-    return Answer(
-        {"runMetadata": _document(run), "runDefinition": None, "jobSpecification": None, "systemSettings": None}
-    )
+    job = call.world.jobs.get(run.name)
+    outputs = {} if job is None else outputs_in_history(call.world.settings, job)
+    metadata = {**_document(run), "outputs": outputs}
+    return Answer({"runMetadata": metadata, "runDefinition": None, "jobSpecification": None, "systemSettings": None})
 
 
 @service.operation(
