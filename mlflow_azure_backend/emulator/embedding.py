@@ -164,6 +164,16 @@ class EmulatorServer:
         """Take back a fault; None: all of them."""
         self.control("DELETE", "/faults" if number is None else f"/faults?number={number}")
 
+    def exchanges(self) -> list[dict[str, Any]]:
+        """The last requests and what was answered, the oldest first; see ``emulator/exchanges.py``."""
+        kept: list[dict[str, Any]] = self.control("GET", "/exchanges")["value"]
+        return kept
+
+    def forget_exchanges(self, *, bodies: bool = False) -> None:
+        """Forget the requests until now, and keep JSON bodies of the next ones or not."""
+        self.control("DELETE", "/exchanges")
+        self.control("PUT", "/exchanges", {"bodies": bodies})
+
     def wait(self) -> None:
         """Wait until the process ends by itself.
 

@@ -46,10 +46,19 @@ class Front:
         )
         if found is None:
             error = azure_errors.not_emulated(request.method, request.host, request.path, "is not emulated")
-            return self._serialise(self._error(error), started)
-        operation, path = found
-        faults = []
+            response: web.StreamResponse = self._serialise(self._error(error), started)
+        else:
+            response = await self._answer(request, *found, started)
         if pattern != CONTROL:
+            await self._world.exchanges.keep("" if found is None else found[0].name, request, response)
+        return response
+
+    async def _answer(
+        self, request: web.BaseRequest, operation: Operation, path: dict[str, str], started: float
+    ) -> web.StreamResponse:
+        """The answer with the faults that strike the request."""
+        faults = []
+        if operation.host != CONTROL:
             asked = {"host": request.host, "method": request.method, "path": request.path}
             faults = self._world.faults.striking(operation, **asked)
 

@@ -8,10 +8,10 @@ import hashlib
 import hmac
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 from xml.etree import ElementTree
 
 import aiohttp
@@ -19,6 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from mlflow_azure_backend.emulator.authority import Authority
+from mlflow_azure_backend.emulator.azure_errors import expired_signature
 from mlflow_azure_backend.emulator.azurite import Azurite
 from mlflow_azure_backend.emulator.clock import Clock
 from mlflow_azure_backend.emulator.settings import Settings
@@ -27,6 +28,7 @@ VERSION = "2021-08-06"
 ARTIFACTS = "azureml"
 """The container of ``workspaceartifactstore``: logs and artifacts of runs."""
 _OURS = timedelta(days=7)
+_INSTANT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class StorageRefused(Exception):
@@ -105,13 +107,35 @@ class Storage:
     def signature(
         self, container: str, blob: str = "", *, permissions: str = "r", lifetime: timedelta | None = None
     ) -> str:
-        """A service SAS as a query string.
-
-        The string to sign is that of version 2020-12-06 and later in Microsoft's "Create a service SAS".
-        """
+        """A service SAS as a query string."""
         now = self._clock.now()
         ends = now + (timedelta(seconds=self._settings.sas_lifetime) if lifetime is None else lifetime)
-        start, end = _instant(now - timedelta(minutes=10)), _instant(ends)
+        return self._service_signature(container, blob, permissions, now - timedelta(minutes=10), ends)
+
+    def retimed(self, raw_path_and_query: str) -> str:
+        """An address that was signed by a skewed clock, as Azurite takes it, whose clock is this machine's.
+
+        Raises:
+            AzureError: 403, the signature's time is over, or has not come, by the service's clock.
+        """
+        path, _, query = raw_path_and_query.partition("?")
+        told = dict(parse_qsl(query, keep_blank_values=True))
+        if not self._clock.skew or not {"sig", "st", "se", "sp", "sr"} <= told.keys():
+            return raw_path_and_query
+        container, _, blob = unquote(path).lstrip("/").partition("/")
+        start, end = (datetime.strptime(told[key], _INSTANT).replace(tzinfo=timezone.utc) for key in ("st", "se"))
+        place = (container, blob if told["sr"] == "b" else "", told["sp"])
+        if dict(parse_qsl(self._service_signature(*place, start, end)))["sig"] != told["sig"]:
+            return raw_path_and_query  # Azurite refuses it
+        now = self._clock.now()
+        if not start <= now < end:
+            raise expired_signature(start, end, now)
+        real = self._service_signature(*place, start - self._clock.skew, end - self._clock.skew)
+        return f"{path}?{urlencode({**told, **dict(parse_qsl(real))})}"
+
+    def _service_signature(self, container: str, blob: str, permissions: str, starts: datetime, ends: datetime) -> str:
+        """The string to sign is that of version 2020-12-06 and later in Microsoft's "Create a service SAS"."""
+        start, end = starts.strftime(_INSTANT), ends.strftime(_INSTANT)
         kind = "b" if blob else "c"
         name = f"/blob/{self._settings.storage_account}/{container}" + (f"/{blob}" if blob else "")
         to_sign = "\n".join([permissions, start, end, name, "", "", "https", VERSION, kind, "", "", "", "", "", "", ""])
@@ -129,8 +153,8 @@ class Storage:
 
     def _account_signature(self) -> str:
         """An account SAS for our own requests: "Create an account SAS", version 2020-12-06 and later."""
-        now = self._clock.now()
-        start, end = _instant(now - _OURS), _instant(now + _OURS)
+        now = datetime.now(timezone.utc)  # Azurite's clock is this machine's
+        start, end = (now - _OURS).strftime(_INSTANT), (now + _OURS).strftime(_INSTANT)
         permissions, services, types = "rwdlacup", "b", "sco"
         parts = [self._settings.storage_account, permissions, services, types, start, end, "", "https", VERSION, "", ""]
         signature = self._sign("\n".join(parts))
@@ -243,7 +267,3 @@ class _Loopback(AbstractResolver):
 
 def _path(container: str, blob: str) -> str:
     return f"/{container}/{quote(blob, safe='/~')}"
-
-
-def _instant(when: datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

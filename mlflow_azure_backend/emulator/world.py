@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlflow_azure_backend.emulator.authority import Authority
 from mlflow_azure_backend.emulator.clock import Clock
+from mlflow_azure_backend.emulator.exchanges import Exchanges
 from mlflow_azure_backend.emulator.execution import Execution
 from mlflow_azure_backend.emulator.faults import Faults
 from mlflow_azure_backend.emulator.jobs import Jobs
@@ -34,6 +35,7 @@ class World:
         tracking: MLflow's server.
         jobs: The jobs.
         faults: What is ordered to go wrong.
+        exchanges: What was asked and answered lately.
         building: Held while an environment is built, by its key.
         address: The proxy's port, once it listens.
         orders: What tests ordered to happen to jobs, by the job's name.
@@ -50,6 +52,7 @@ class World:
     tracking: Tracking
     jobs: Jobs
     faults: Faults = field(default_factory=Faults)
+    exchanges: Exchanges = field(default_factory=Exchanges)
     building: dict[str, asyncio.Lock] = field(default_factory=dict)
     address: list[int] = field(default_factory=list)
     orders: dict[str, Orders] = field(default_factory=dict)

@@ -220,3 +220,42 @@ def test_microsofts_client_reads_storage_errors(
             with pytest.raises(HttpResponseError) as raised:
                 blob.download_blob()
             assert getattr(raised.value, "error_code", None) == code
+
+
+@pytest.mark.parametrize("skew", [-86400, 86400])
+def test_signatures_hold_by_the_services_clock(emulator: EmulatorServer, client: Client, skew: int) -> None:
+    try:
+        emulator.control("PUT", "/clock", {"skew_seconds": skew})
+        with Client(emulator) as skewed:
+            run = skewed.run("0")
+            skewed.put_artifact(run, "ü #1.txt", b"skewed")
+            folder = f"{skewed.history}/experiments/Default/runs/{run}/artifacts"
+            address = skewed.get(f"{folder}/contentinfo", params={"path": "ü #1.txt"}).json()["contentUri"]
+            assert skewed.blob("GET", address).content == b"skewed"
+            assert skewed.blob("GET", address.replace("sp=r", "sp=d")).status_code == 403
+            emulator.control("PUT", "/clock", {"skew_seconds": skew + 2 * 86400})
+            late = skewed.blob("GET", address)
+            assert (late.status_code, b"Signature not valid in the specified time frame" in late.content) == (403, True)
+    finally:
+        emulator.control("PUT", "/clock", {"skew_seconds": 0})
+
+
+def test_requests_are_told_and_counted(emulator: EmulatorServer, client: Client, addresses: dict[str, str]) -> None:
+    emulator.forget_exchanges(bodies=True)
+    emulator.fault("reset-before", operation="Runs_Get", host="*.azureml.ms", path="/mlflow/*")
+    with pytest.raises(requests.exceptions.ConnectionError):
+        client.get(addresses["mlflow"])
+    client.blob("GET", addresses["blob"])
+    client.post(f"{client.history}/rundata", json={"runId": "none"})
+    client.get(f"{client.host}/nothing")
+    emulator.control("PUT", "/exchanges", {"bodies": False})
+    told = emulator.exchanges()
+    assert [(one["operation"], one["method"], one["status"]) for one in told] == [
+        ("Runs_Get", "GET", 499),
+        ("Blob_Any", "GET", 200),
+        ("Runs_GetRunData", "POST", 404),
+        ("", "GET", 501),
+    ]
+    assert (told[2]["sent"], told[2]["answered"]["error"]["code"]) == ({"runId": "none"}, "UserError")
+    emulator.forget_exchanges()
+    assert emulator.exchanges() == []

@@ -35,7 +35,8 @@ async def forward(call: Call) -> Answer | web.StreamResponse:
         )
     headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
     body = request.content if request.body_exists else None
-    answer = await call.world.storage.forward(request.method, request.raw_path, headers, body)
+    address = call.world.storage.retimed(request.raw_path)
+    answer = await call.world.storage.forward(request.method, address, headers, body)
     async with answer:
         kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP]
         if call.whole:

@@ -40,6 +40,26 @@ async def clear_faults(call: Call) -> Answer:
     return Answer(status=204)
 
 
+@service.operation("Exchanges_List", "GET", "/exchanges", known=Known.OURS, source=_SOURCE)
+async def list_exchanges(call: Call) -> Answer:
+    """The last requests with their answers; not those to this host."""
+    return Answer({"value": call.world.exchanges.all()})
+
+
+@service.operation("Exchanges_Set", "PUT", "/exchanges", known=Known.OURS, source=_SOURCE)
+async def set_exchanges(call: Call) -> Answer:
+    """Let bodies be kept from now on, or not: ``{"bodies": true}``."""
+    call.world.exchanges.bodies = bool(call.body["bodies"])
+    return Answer(status=204)
+
+
+@service.operation("Exchanges_Forget", "DELETE", "/exchanges", known=Known.OURS, source=_SOURCE)
+async def forget_exchanges(call: Call) -> Answer:
+    """Forget the requests until now."""
+    call.world.exchanges.forget()
+    return Answer(status=204)
+
+
 @service.operation("Clock_Set", "PUT", "/clock", known=Known.OURS, source=_SOURCE)
 async def set_clock(call: Call) -> Answer:
     """Move the service's clock by ``skew_seconds`` against the machine's."""
