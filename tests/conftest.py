@@ -27,16 +27,27 @@ FAULT_SEED = "MLFLOW_AZURE_FAULT_SEED"
 """``all``, or the seed of the tenth of the fault matrix (``tests/faults``) that this run takes."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what must be known before ``tests/emulator`` is collected."""
+    text = "only the contract tests of tests/emulator, against a real Azure ML workspace; two short jobs are billed"
+    parser.addoption("--live", action="store_true", help=text)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Take the same tenth in every run unless a seed is given: a red run must mean that the change broke something."""
     config.addinivalue_line("markers", "always: a case of the fault matrix that every run takes")
+    config.addinivalue_line("markers", "live: needs a real Azure ML workspace")
     os.environ.setdefault(FAULT_SEED, "1")
 
 
-def pytest_report_header() -> str:
-    """Say how to draw the same cases again."""
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say how to draw the same cases again, and which workspace the contract tests speak to."""
     seed = os.environ[FAULT_SEED]
-    return f"fault matrix: {'all of it' if seed == 'all' else 'a tenth of it'}, {FAULT_SEED}={seed}"
+    workspace = "a real one (--live)" if config.getoption("--live") else "the emulator; with --live a real one"
+    return [
+        f"fault matrix: {'all of it' if seed == 'all' else 'a tenth of it'}, {FAULT_SEED}={seed}",
+        f"workspace of the contract tests: {workspace}",
+    ]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -146,6 +146,8 @@ class Front:
             "Date": format_datetime(self._world.clock.now(), usegmt=True),
             "x-ms-request-id": identity,
             "x-ms-correlation-request-id": identity,
+            "x-ms-response-type": "standard" if answer.status < 400 else "error",
+            "x-aml-cluster": "emulator",
             "x-request-time": f"{time.monotonic() - started:.3f}",
             **answer.headers,
         }

@@ -40,6 +40,7 @@ class Run:
         tags: Its tags.
         properties: Its properties, which only the service sets.
         target: The compute's name; None: no compute is known.
+        nodes: How many of it; 0: no compute is known.
         parent: The run that it is a child of; None: it is none.
         kind: Run history's ``runType``.
         error: Why it failed, in run history's form; None: it did not, or it is not known.
@@ -56,6 +57,7 @@ class Run:
     tags: Mapping[str, str]
     properties: Mapping[str, str]
     target: str | None
+    nodes: int
     parent: str | None
     kind: str
     error: Mapping[str, Any] | None
@@ -118,7 +120,8 @@ def _of_job(job: Job, status: str) -> Run:
         user=job.user,
         tags=job.properties["tags"],
         properties=job.properties["properties"],
-        target="serverless",
+        target=(job.properties["computeId"] or "serverless").rpartition("/")[2],
+        nodes=job.properties["resources"]["instanceCount"],
         parent=None,
         kind="azureml.scriptrun",
         error=None if job.error is None else {"error": job.error},
@@ -141,6 +144,7 @@ def _from_mlflow(told: Mapping[str, Any]) -> Run:
         tags=tags,
         properties={},
         target=None,
+        nodes=0,
         parent=tags.get("mlflow.parentRunId"),
         kind="azureml.mlflow",
         error=None,

@@ -15,7 +15,7 @@ from tests.emulator.schema import problems
 from tests.emulator.test_data_plane import Client
 
 VERSION = {"api-version": "2025-01-01-preview"}
-NEWER = ("assetName", "assetVersion", "queueSettings", "dockerArgsList")
+NEWER = ("assetName", "assetVersion", "autologgerSettings", "queueSettings", "dockerArgsList")
 TRACK = """
 import json, os, pathlib, sys, urllib.request
 print("\u2603 started", sys.argv[1:], flush=True)

@@ -16,6 +16,7 @@ service = Service("Discovery", host=DATA_PLANE)
     source="recording test_pipeline_job_child_run_download; it is asked without a token",
 )
 async def discover(call: Call) -> Answer:
-    """The addresses; all services that are emulated are behind one."""
+    """The addresses; all services that are emulated are behind one, and so would be those that are not."""
     address = f"https://{call.world.settings.api_host}"
-    return Answer({"api": address, "history": address, "studio": "https://ml.azure.com"})
+    services = ("api", "experimentation", "history", "hyperdrive", "labeling", "modelmanagement", "pipelines")
+    return Answer({**dict.fromkeys(services, address), "studio": "https://ml.azure.com"})

@@ -25,6 +25,17 @@ _PUT = (
 _GET = "recordings test_command_job_register_output and test_command_job_local (the error)"
 _CANCEL = "azure-ai-ml 1.35 as it polls; no recording of a live cancel is known: risk, a client may see other headers"
 _MAY_CHANGE = {"description", "tags", "displayName", "properties", "isArchived"}
+_ABSENT = (
+    "description",
+    "computeId",
+    "identity",
+    "componentId",
+    "codeId",
+    "distribution",
+    "autologgerSettings",
+    "limits",
+    "queueSettings",
+)
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 
 
@@ -61,15 +72,13 @@ def _properties(call: Call, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         "Tracking": {"jobServiceType": "Tracking", "endpoint": f"{settings.tracking_uri}?", **nothing},
         "Studio": {"jobServiceType": "Studio", "endpoint": f"https://ml.azure.com/runs/{name}?wsid={wsid}", **nothing},
     }
+    folder = {**dict.fromkeys(("description", "uri", "assetName", "assetVersion")), "mode": "ReadWriteMount"}
     default = {
-        "description": None,
+        **folder,
         "uri": f"azureml://datastores/workspaceartifactstore/ExperimentRun/dcid.{name}",
-        "mode": "ReadWriteMount",
         "jobOutputType": "uri_folder",
     }
-    absent = dict.fromkeys(
-        ("description", "computeId", "identity", "componentId", "codeId", "distribution", "limits", "queueSettings")
-    )
+    absent = dict.fromkeys(_ABSENT)
     given = _given(asked)
     resources = {"instanceCount": 1, "instanceType": None, "properties": None, "shmSize": "2g", "dockerArgs": None}
     return {
@@ -84,7 +93,10 @@ def _properties(call: Call, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         "tags": given.get("tags") or {},
         "properties": {**(given.get("properties") or {}), "_azureml.ComputeTargetType": "amlctrain"},
         "services": {**services, **(given.get("services") or {})},
-        "outputs": {**(given.get("outputs") or {}), "default": default},
+        "outputs": {
+            **{key: {**folder, **_given(one)} for key, one in _given(given.get("outputs") or {}).items()},
+            "default": default,
+        },
         "resources": {**resources, **_given(given.get("resources") or {})},
     }
 

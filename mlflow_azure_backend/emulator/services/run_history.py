@@ -172,6 +172,7 @@ def _document(run: Run) -> dict[str, Any]:
         "computeDuration": duration,
         "duration": duration,
         "cancelationReason": None,
+        "currentAttemptId": None,
         "runId": run.name,
         "parentRunId": run.parent,
         "experimentId": run.experiment_id,
@@ -184,7 +185,7 @@ def _document(run: Run) -> dict[str, Any]:
         "description": None,
         "hidden": False,
         "runType": run.kind,
-        "runTypeV2": {"orchestrator": "Execution", "traits": [], "attribution": None, "computeType": None},
+        "runTypeV2": {"orchestrator": "Execution", "traits": [], "attribution": None, "computeType": _type_of(run)},
         "properties": dict(run.properties),
         "parameters": {},
         "scriptName": None,
@@ -197,11 +198,23 @@ def _document(run: Run) -> dict[str, Any]:
         "runDefinition": None,
         "jobSpecification": None,
         "primaryMetricName": None,
-        "computeRequest": None,
-        "compute": None if run.target is None else {"target": run.target, "targetType": "amlcompute"},
+        "computeRequest": None if run.target is None else {"nodeCount": run.nodes, "gpuCount": 0},
+        "compute": _compute(run),
         "inputs": None,
         "outputs": {},
     }
+
+
+def _type_of(run: Run) -> str | None:
+    return None if run.target is None else "AmlcTrain"
+
+
+def _compute(run: Run) -> dict[str, Any] | None:
+    if run.target is None:
+        return None
+    absent = dict.fromkeys(("vmSize", "instanceType", "priority", "region"))
+    known = {"target": run.target, "targetType": "amlcompute", "instanceCount": run.nodes, "gpuCount": 0}
+    return {**absent, **known}
 
 
 def _instant(moment: datetime) -> str:
