@@ -28,6 +28,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -203,16 +204,13 @@ def _runs_link_scripts() -> bool:
 
 def _install_wheels(wheels: dict[str, str], prefix: Path, index_options: str) -> None:
     _uv_install(wheels, prefix, index_options)
-    damaged = sorted(_damaged(wheels, prefix))
-    if not damaged:
-        return
-    # A file of uv's cache is not what the wheel's own list says: those wheels are unpacked anew, without the cache.
-    _say(f"! the files of {', '.join(damaged)} in uv's cache are damaged, and fetched anew")
-    _uv(["cache", "clean", *damaged], "")
-    again = {name: wheels[name] for name in damaged}
-    _uv_install(again, prefix, index_options, "--reinstall")
-    if still := sorted(_damaged(again, prefix)):
-        raise InstallError(f"the files of {', '.join(still)} are not those that its wheel lists")
+    broken = damaged(wheels, prefix)
+    if broken:
+        _uv(["cache", "clean", *broken], "")
+        again = {name: wheels[name] for name in broken}
+        _uv_install(again, prefix, index_options, "--reinstall")
+        for note in notes_on_damage(broken, damaged(again, prefix)):
+            _say(f"! {note}")
 
 
 def _uv_install(wheels: dict[str, str], prefix: Path, index_options: str, *more: str) -> None:
@@ -244,15 +242,31 @@ def _uv(arguments: list[str], text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _damaged(wheels: dict[str, str], prefix: Path) -> set[str]:
-    """Names of wheels with a file that is missing or not what its ``RECORD`` says."""
-    folders = [path for path in prefix.glob("lib/python*/site-packages/*.dist-info") if path.parent.is_dir()]
+def damaged(names: Collection[str], prefix: Path) -> list[str]:
+    """Which wheels have a file that is missing or not what their ``RECORD`` says.
+
+    Args:
+        names: Canonical names of the wheels that were installed.
+        prefix: A conda prefix or a virtual environment.
+    """
+    folders = prefix.glob("lib/*/site-packages/*.dist-info")
     mine = [(_canonical(path.name.split("-", 1)[0]), path) for path in folders]
-    jobs = [(name, folder) for name, folder in mine if name in wheels]
-    missing = wheels.keys() - {name for name, _ in jobs}
+    jobs = [(name, folder) for name, folder in mine if name in names]
+    missing = set(names) - {name for name, _ in jobs}
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock to others
         whole = pool.map(lambda job: _is_whole(job[1]), jobs)
-        return missing | {name for (name, _), is_whole in zip(jobs, whole, strict=True) if not is_whole}
+        return sorted(missing | {name for (name, _), is_whole in zip(jobs, whole, strict=True) if not is_whole})
+
+
+def notes_on_damage(before: list[str], after: list[str]) -> Iterator[str]:
+    """What the user is told of damaged wheels: those before uv has unpacked their archives anew, and those after.
+
+    An archive is compared with its locked sha256 when it is fetched, so what is still damaged was made like that.
+    """
+    if mended := [name for name in before if name not in after]:
+        yield f"the files of {', '.join(mended)} in uv's cache were damaged, and are fetched anew"
+    if after:
+        yield f"{', '.join(after)}: the wheel has other files than it lists; it is the one that was locked"
 
 
 def _is_whole(folder: Path) -> bool:

@@ -215,14 +215,14 @@ def _build(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Prog
         fault_point("environment.before_install")
         notes = build_conda(path, lock, descriptor, on_progress)
     else:
-        _build_python(path, lock, descriptor, on_progress)
+        notes = _build_python(path, lock, descriptor, on_progress)
     on_progress("finishing")
     fault_point("environment.before_marker")
     write_sealed(path / _MARKER, _marker(path, lock.key))
     return notes
 
 
-def _build_python(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> None:
+def _build_python(path: Path, lock: EnvironmentLock, descriptor: int, on_progress: Progress) -> tuple[str, ...]:
     environ = {**os.environ, **lock.sources.variables}
     python = find_python(lock.python_version, environ=environ, implementation=lock.implementation)
     on_progress(f"creating python {python.version}")
@@ -231,18 +231,29 @@ def _build_python(path: Path, lock: EnvironmentLock, descriptor: int, on_progres
     if done.returncode != 0:
         raise uv_failure(done.stderr, origins={}, folder=path)
     fault_point("environment.before_install")
-    if lock.packages:
-        on_progress(f"installing {len(lock.packages)} packages")
-        _install(path, lock, descriptor, environ)
+    if not lock.packages:
+        return ()
+    from mlflow_azure_backend.environment.installing import damaged, notes_on_damage
+
+    on_progress(f"installing {len(lock.packages)} packages")
+    _install(path, lock, descriptor, environ)
+    names = {package.name for package in lock.packages}
+    broken = damaged(names, path)
+    if not broken:
+        return ()
+    on_progress(f"fetching {', '.join(broken)} anew")
+    run_uv(["cache", "clean", *broken], environ=environ, keep_open=(descriptor,))
+    _install(path, lock, descriptor, environ, "--reinstall")
+    return tuple(notes_on_damage(broken, damaged(broken, path)))
 
 
-def _install(path: Path, lock: EnvironmentLock, descriptor: int, environ: Mapping[str, str]) -> None:
+def _install(path: Path, lock: EnvironmentLock, descriptor: int, environ: Mapping[str, str], *more: str) -> None:
     """Install from uv's cache, else from the index.
 
     Not compiled to bytecode unless UV_COMPILE_BYTECODE asks for it: for scikit-learn and MLflow that takes 12 s, while
     Python itself spends 4 s on the modules that the first run imports.
     """
-    install = ["pip", "sync", "-", "--python", str(path / "bin/python")]
+    install = ["pip", "sync", "-", "--python", str(path / "bin/python"), *more]
     if all(package.hashes for package in lock.packages):
         install.append("--require-hashes")  # else one is a git commit, and those that have hashes are verified still
     text = "".join(f"{line}\n" for line in lock.sources.lines) + lock.text

@@ -271,3 +271,22 @@ def index(tmp_path: Path) -> Iterator[Index]:
         thread.start()
         yield made
         stop()
+
+
+def flip(file: Path) -> bytes:
+    """Change one byte without changing size or time; returns the file as it was."""
+    before, times = file.read_bytes(), file.stat()
+    content = bytearray(before)
+    content[len(content) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    return before
+
+
+@pytest.fixture
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Caches of rattler's and uv's that a test may spoil."""
+    monkeypatch.setenv("RATTLER_CACHE_DIR", str(tmp_path / "rattler"))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    return tmp_path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.store import Prefix, ensure_prefix, find_prefix
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 from tests.conda_channel import PYTHON, Channel, CondaServer
+from tests.environment.conftest import flip
 
 if TYPE_CHECKING:
     from mlflow_azure_backend.environment.lock import EnvironmentLock
@@ -222,25 +222,6 @@ def installing_order(lock: EnvironmentLock, cache: Path, prefix: Path) -> subpro
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def flip(file: Path) -> bytes:
-    """Change one byte without changing size or time; returns the file as it was."""
-    before, times = file.read_bytes(), file.stat()
-    content = bytearray(before)
-    content[len(content) // 2] ^= 1
-    file.chmod(0o644)
-    file.write_bytes(content)
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    return before
-
-
-@pytest.fixture
-def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Caches of rattler's and uv's that a test may spoil."""
-    monkeypatch.setenv("RATTLER_CACHE_DIR", str(tmp_path / "rattler"))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
-    return tmp_path
-
-
 def test_a_flipped_byte_in_rattler_s_cache_is_noticed_and_mended(
     conda_forge: CondaServer, own_caches: Path, cache: Path, small: EnvironmentLock
 ) -> None:
@@ -264,7 +245,7 @@ def test_a_flipped_byte_in_uv_s_cache_is_noticed_and_mended(
     second = ensure_prefix(lock, cache=cache)
     (installed,) = second.path.glob("lib/python*/site-packages/gamma.py")
     assert {installed.read_bytes()} == before
-    assert second.notes == ("the files of gamma in uv's cache are damaged, and fetched anew",)
+    assert second.notes == ("the files of gamma in uv's cache were damaged, and are fetched anew",)
 
 
 def test_a_package_that_is_not_the_locked_one(

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from mlflow_azure_backend.environment.python_lock import current_lock
 from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.store import Prefix, ensure_prefix
 from mlflow_azure_backend.errors import EnvironmentUnavailable
+from tests.environment.conftest import flip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,6 +267,37 @@ def test_a_package_that_is_not_the_locked_one(
         ensure_prefix(lock, cache=cache)
     assert caught.value.next_step == "resolve again with `mlflow-azure lock --upgrade`"
     assert left_in(cache) == []
+
+
+def test_a_flipped_byte_in_uv_s_cache_is_noticed_and_mended(
+    own_caches: Path, cache: Path, lock: EnvironmentLock
+) -> None:
+    first = ensure_prefix(lock, cache=cache)
+    (cached,) = own_caches.glob("uv/archive-v*/*/beta.py")
+    before = flip(cached)
+    shutil.rmtree(first.path)
+    second = ensure_prefix(lock, cache=cache)
+    (installed,) = second.path.glob("lib/python*/site-packages/beta.py")
+    assert (installed.read_bytes(), versions(second)) == (before, "1.0 2.0")
+    assert second.notes == ("the files of beta in uv's cache were damaged, and are fetched anew",)
+    shutil.rmtree(first.path)
+    assert ensure_prefix(lock, cache=cache).notes == ()
+
+
+def test_a_wheel_that_is_not_what_it_says_itself_is_used_and_said(
+    cache: Path, make_wheel: MakeWheel, read: ReadProject
+) -> None:
+    """pip installs it, too; its archive is the one that was locked."""
+    wheel = make_wheel("alpha", "1.0")
+    with zipfile.ZipFile(wheel) as whole:
+        files = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content + b"#" * (name == "alpha.py"))
+    lock = resolve(read("alpha"), cache=cache)
+    prefix = ensure_prefix(lock, cache=cache)
+    assert prefix.notes == ("alpha: the wheel has other files than it lists; it is the one that was locked",)
+    assert subprocess.run([prefix.python, "-c", "import alpha"]).returncode == 0
 
 
 def test_a_full_disk_is_named_with_its_bytes(small_disk: Path, lock: EnvironmentLock) -> None:
