@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -194,32 +193,6 @@ def test_a_builder_killed_between_stages_leaves_nothing_that_is_used(
     assert find_prefix(small, cache=cache) is None
     assert not ensure_prefix(small, cache=cache).hit
     assert ensure_prefix(small, cache=cache).hit
-
-
-def test_a_builder_killed_at_any_moment_leaves_nothing_that_is_used(
-    folder: Path, cache: Path, small: EnvironmentLock
-) -> None:
-    """Twenty moments of the installation, by the number of files that are there when it is killed."""
-    whole = ensure_prefix(small, cache=cache)
-    expected = {path.relative_to(whole.path) for path in whole.path.rglob("*")}
-    for moment in range(20):
-        shutil.rmtree(whole.path, ignore_errors=True)
-        order = installing_order(small, cache, whole.path)
-        killer = threading.Timer(0.02 * moment, order.kill)
-        killer.start()
-        order.wait(timeout=60)
-        killer.cancel()
-        assert find_prefix(small, cache=cache) is None
-    again = ensure_prefix(small, cache=cache)
-    assert not again.hit
-    assert {path.relative_to(again.path) for path in again.path.rglob("*")} == expected
-
-
-def installing_order(lock: EnvironmentLock, cache: Path, prefix: Path) -> subprocess.Popen[bytes]:
-    file = cache / "conda-lock.yml"
-    file.write_text(lock.text)
-    command = [sys.executable, "-m", "mlflow_azure_backend.environment.installing", str(file), str(prefix)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def test_a_flipped_byte_in_rattler_s_cache_is_noticed_and_mended(
