@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -14,10 +15,12 @@ import pytest
 
 from mlflow_azure_backend.config import load_config
 from mlflow_azure_backend.errors import ConfigError
-from tests.conda_channel import PLACEHOLDER, CondaServer, conda_cache, conda_forge, conda_server
+from tests.conda_channel import PLACEHOLDER, PYTHON, CondaServer, conda_cache, conda_forge, conda_server
 
 __all__ = ["conda_cache", "conda_forge", "conda_server"]
 Write = Callable[[Mapping[str, str]], Path]
+SAMPLE = Path(__file__).parent.parent / "sample_projects/sklearn_conda"
+MINOR = ".".join(PYTHON.split(".")[:2])
 OURS = str(Path(sys.executable).parent / "mlflow-azure")
 
 
@@ -82,3 +85,35 @@ def test_credentials_of_channels_are_refused_in_the_configuration() -> None:
         with pytest.raises(ConfigError, match="credentials would be stored with the run") as caught:
             load(channel)
         assert "canary" not in str(caught.value)
+
+
+@pytest.mark.package_index
+def test_the_sample_project_is_locked_run_listed_and_pruned(
+    store: str, tmp_path: Path, conda_forge: CondaServer
+) -> None:
+    project = tmp_path / "sklearn conda"
+    shutil.copytree(SAMPLE, project)
+    locked = ask("lock", str(project))
+    assert locked.returncode == 0, locked.stderr
+    facts = json.loads(ask("lock", str(project), "--check", "--json").stdout)
+    assert {"python", "numpy", "scikit-learn", "mlflow"} <= facts["packages"].keys()
+    done = ask("run", str(project), "--experiment-name", "contract")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the environment is locked by conda-lock.yml" in done.stderr
+    assert f"bottles=178  in {os.environ['MLFLOW_AZURE_CACHE']}/environments/" in done.stdout
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("contract").experiment_id])
+    assert run.data.metrics["accuracy"] > 0.9
+    assert run.data.tags["mlflow_azure.environment"] == facts["key"]
+    stored = Path(client.download_artifacts(run.info.run_id, "environment/conda-lock.yml", str(tmp_path)))
+    assert stored.read_text() == (project / "conda-lock.yml").read_text()
+    plan = ask("plan", str(project))
+    assert f"python {MINOR}, {len(facts['packages'])} packages, cached" in plan.stderr
+
+    (one,) = json.loads(ask("env", "list", "--json").stdout)
+    assert (one["key"], one["state"], one["python"]) == (facts["key"][:32], "ready", PYTHON)
+    assert ask("prune", "--older-than", "1d").stderr.startswith("· 0 environments removed")
+    pruned = ask("prune", "--max-size", "1MB")
+    assert (pruned.returncode, "1 environment removed, " in pruned.stderr) == (0, True)
+    assert json.loads(ask("env", "list", "--json").stdout) == []
+    assert ", to be built" in ask("plan", str(project)).stderr

@@ -129,7 +129,8 @@ def _read(lock: Path, index_options: str) -> tuple[list[Any], dict[str, str]]:
 def _requirement(name: str, package: Any, index_options: str) -> str:
     """The very file that was locked: asked by name, uv would take the wheel that suits this machine best.
 
-    A file of the project is not where its relative address leads, but in a folder among the index options.
+    A file of the project is not where its relative address leads, but in a folder among the index options; one of which
+    the lock has no more than the name is asked by its version, and its hash decides.
     """
     parts = urlsplit(str(package.location))
     if parts.scheme != "file" or Path(unquote(parts.path)).is_file():

@@ -115,6 +115,17 @@ def test_the_wheel_that_was_locked_is_the_one_that_is_installed(
     assert "1.0" in run(ensure_prefix(lock, cache=cache), "gamma-say")
 
 
+def test_a_wheel_in_a_folder_of_this_machine_is_locked_by_its_name(
+    cache: Path, make_wheel: MakeWheel, read_conda: ReadProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheelhouse"))
+    gamma = make_wheel("gamma", "1.0", into=tmp_path / "wheelhouse")
+    lock = resolve(read_conda(f"python={MINOR}", pip=("gamma",)), cache=cache)
+    assert f"url: file:{gamma.name}\n" in lock.text
+    assert str(tmp_path) not in lock.text
+    assert "1.0" in run(ensure_prefix(lock, cache=cache), "gamma-say")
+
+
 def test_activation_does_what_conda_s_does(cache: Path, lab: Channel, read_conda: ReadProject) -> None:
     prefix = ensure_prefix(resolve(read_conda("alpha", "scripted", head=LAB), cache=cache), cache=cache)
     assert prefix.notes == ("the post-link scripts of scripted are not run: they are arbitrary code of the packages",)

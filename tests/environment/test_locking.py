@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlflow_azure_backend.cli import main
+from mlflow_azure_backend.environment.indexes import read_machine
 
 if TYPE_CHECKING:
     from tests.conda_channel import Channel, CondaServer
     from tests.environment.conftest import MakeWheel
 
 Write = Callable[[Mapping[str, str]], Path]
+SAMPLES = Path(__file__).parent.parent.parent / "sample_projects"
 PROJECT = {
     "MLproject": "python_env: python_env.yaml\nentry_points: {main: {command: 'true'}}\n",
     "python_env.yaml": "dependencies: [--no-index, --find-links wheels, alpha]\n",
@@ -70,6 +73,21 @@ def test_it_is_written_checked_upgraded_and_used(project: Path, make_wheel: Make
     plan = json.loads(ask("plan", str(project), "--json").stdout)
     assert plan["environment"]["packages"] == {"alpha": "1.0"}
     assert any(note.startswith("pylock.toml is not used: ") for note in plan["notes"])
+
+
+@pytest.mark.package_index
+@pytest.mark.parametrize("sample", ["multi_step", "sklearn_diabetes"])
+def test_the_sample_projects_can_be_locked(
+    home: Path, tmp_path: Path, sample: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without what pip's settings may have of folders of this machine, whose files no pylock.toml can name.
+    monkeypatch.setenv("UV_DEFAULT_INDEX", read_machine(os.environ).indexes.index_url or "https://pypi.org/simple")
+    project = tmp_path / sample
+    shutil.copytree(SAMPLES / sample, project)
+    assert ask("lock", str(project)).exit_code == 0
+    facts = json.loads(ask("lock", str(project), "--check", "--json").stdout)
+    assert facts["is_current"]
+    assert {"mlflow", "scikit-learn", "pip"} <= facts["packages"].keys()
 
 
 def test_a_project_from_a_zip_file_has_no_folder_to_write_to(project: Path, tmp_path: Path) -> None:

@@ -293,13 +293,16 @@ def _pip_package(wheel: Wheel, subdir: str, folder: Path) -> dict[str, Any]:
 
 
 def _portable(address: str, folder: Path) -> str:
-    """An address in the project's folder relative to it, so that the lock says nothing of where that lies."""
+    """A file's address without its place on this machine: in the project relative to it, elsewhere only its name.
+
+    The installer takes such a file from where the index options lead, by its version and hash.
+    """
     parts = urlsplit(address)
     if parts.scheme not in ("", "file"):
         return address
     path = Path(unquote(parts.path))
     place = path if path.is_absolute() else Path.cwd() / path
-    return f"file:{place.relative_to(folder).as_posix()}" if place.is_relative_to(folder) else place.as_uri()
+    return f"file:{place.relative_to(folder).as_posix() if place.is_relative_to(folder) else place.name}"
 
 
 def _text(spec: EnvironmentSpec, conda: CondaSpec, channels: list[str], packages: list[dict[str, Any]]) -> str:
