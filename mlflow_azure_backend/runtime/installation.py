@@ -77,16 +77,22 @@ class Installation:
             self._run("installing", argv, {**environ, "PYTHONPATH": path}, self._index_options())
             return
         uv = _uv(tools)
-        python = f"{self.order.implementation}@{self.order.python}"
         # A Python that uv has to fetch lies in the prefix, so that it is kept with it.
         making = {**environ, "UV_PYTHON_INSTALL_DIR": str(prefix / ".python")}
-        create = [uv, "venv", str(prefix), "--python", python, "--no-project", "--allow-existing", "--quiet"]
+        create = [uv, "venv", str(prefix), "--python", self._python(), "--no-project", "--allow-existing", "--quiet"]
         self._run(f"making an environment of Python {self.order.python}", create, making, "")
         lock = (self.files / self.order.lock).read_text(encoding="utf-8")
         if re.search(r"^[^#\s-]", lock, flags=re.MULTILINE):
             sync = [uv, "pip", "sync", "-", "--python", str(prefix / "bin/python"), "--quiet"]
             sync += [] if " @ git+" in lock else ["--require-hashes"]
             self._run("installing", sync, environ, self._index_options() + lock)
+
+    def _python(self) -> str:
+        """The Python of a virtual environment, in uv's words: this one if it will do."""
+        here = "{}.{}".format(*sys.version_info[:2])
+        if (self.order.implementation, self.order.python) == (sys.implementation.name, here):
+            return sys.executable
+        return f"{self.order.implementation}@{self.order.python}"
 
     def _run(self, doing: str, argv: list[str], environ: Mapping[str, str], text: str) -> None:
         try:

@@ -1,7 +1,8 @@
-"""The runner of a job: ``python3 .mlflow-azure/runtime.zip COMMAND`` is what Azure ML runs.
+"""The runner of a job: ``python3 -I .mlflow-azure/runtime.zip COMMAND [NAME=VALUE]...`` is what Azure ML runs.
 
 It makes the environment, sets what must hold in the command, runs it, and reports its end. It needs Python 3.8 and
-nothing else, and writes one line into the log, when an environment had to be made ready.
+nothing else, and writes one line into the log, when an environment had to be made ready. The variables that follow the
+command are those whose values only Azure ML knows: ``AZURE_ML_INPUT_data=${{inputs.data}}``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .memory import memory_now
 from .node import CannotRun, node_folder
 from .order import ORDER_VARIABLE, JobOrder, LockedEnvironment, MalformedOrder, from_json
 from .packer import Packer
+from .project_files import unpack_code
 from .saying import say
 
 CHECKPOINTS_VARIABLE = "MLFLOW_AZURE_CHECKPOINTS"
@@ -51,7 +53,7 @@ class Job:
     """One rank of one job.
 
     Attributes:
-        arguments: The command, a POSIX shell text.
+        arguments: The command, a POSIX shell text, and variables for it.
         environ: The job's variables.
         runtime: The zip that we came in.
         working: The job's working folder.
@@ -86,7 +88,7 @@ class Job:
 
     def _order(self) -> JobOrder:
         text = self.environ.pop(ORDER_VARIABLE, None)
-        if text is None or len(self.arguments) != 1:
+        if text is None or not self.arguments or not all("=" in one for one in self.arguments[1:]):
             raise CannotRun(f"this is started by jobs that mlflow-azure submits, with a command and {ORDER_VARIABLE}")
         try:
             return from_json(text)
@@ -95,6 +97,7 @@ class Job:
 
     def _prepare(self, order: JobOrder) -> tuple[Ready | None, dict[str, str]]:
         """The environment, and the command's variables in it."""
+        unpack_code(self.working)
         attempt, checkpoints = attempt_and_folder(order, self._output(order.checkpoints), self._report.rank)
         self._report = replace(self._report, attempt=attempt, environment="image")
         prefix, ready = None if order.prefix is None else Path(order.prefix), None
@@ -109,6 +112,7 @@ class Job:
         if ready is not None and order.environment is not None:
             say(_said(order.environment, ready, self._report.python))
         variables = command_variables(order, variables_in(prefix, self.environ) if prefix else self.environ)
+        variables.update(dict(one.split("=", 1) for one in self.arguments[1:]))
         ours = {ranks.RANK_VARIABLE: str(self._report.rank), ATTEMPT_VARIABLE: str(attempt)}
         if checkpoints is not None:
             ours[CHECKPOINTS_VARIABLE] = str(checkpoints)

@@ -16,15 +16,17 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
+
+from .archives import DAMAGED, extract
 
 MARKER = "complete.json"
 _CHUNK = 1 << 20
@@ -52,54 +54,16 @@ def unpack(folder: Path, prefix: Path, key: str) -> bool:
         digest, packed = str(marker["sha256"]), (str(marker["key"]), str(marker["prefix"]))
         if packed != (key, str(prefix)):
             raise Unusable(f"it was packed for {packed[1]}")
+        if re.fullmatch("[0-9a-f]{64}", digest) is None:
+            raise ValueError(f"{MARKER} names no digest")
         with (folder / f"{digest}.tar.gz").open("rb") as stream:
-            reader = _Digesting(stream)
-            _extract(reader, prefix)
-            while reader.read(_CHUNK):
-                pass
-        if reader.digest.hexdigest() != digest:
-            raise Unusable("its digest is not the one that it was kept with")
-    except (OSError, EOFError, ValueError, LookupError, TypeError, tarfile.TarError, zlib.error) as error:
+            if extract(stream, prefix) != digest:
+                raise Unusable("its digest is not the one that it was kept with")
+    except (LookupError, TypeError):
+        raise Unusable(f"{MARKER} is not one of ours") from None
+    except DAMAGED as error:
         raise Unusable(f"{type(error).__name__}: {error}") from None
     return True
-
-
-def _extract(stream: _Digesting, prefix: Path) -> None:
-    """Unpack what stays inside: a name that leads out, or through a link of the archive's own, is refused."""
-    links: set[str] = set()
-    with gzip.GzipFile(fileobj=cast(IO[bytes], stream)) as unzipped, tarfile.open(
-        fileobj=unzipped, mode="r|"
-    ) as archive:
-        if hasattr(tarfile, "fully_trusted_filter"):
-            archive.extraction_filter = staticmethod(tarfile.fully_trusted_filter)
-        prefix.mkdir(parents=True)
-        for member in archive:
-            is_known = member.isfile() or member.isdir() or member.issym() or member.islnk()
-            names = [member.name, member.linkname] if member.islnk() else [member.name]
-            if not is_known or any(_leads_out(name, links) for name in names):
-                raise Unusable(f"it has a member that leads out of it: {member.name!r}")
-            if member.issym():
-                links.add(member.name)
-            archive.extract(member, str(prefix), numeric_owner=True)
-
-
-def _leads_out(name: str, links: set[str]) -> bool:
-    parts = name.split("/")
-    through = any("/".join(parts[:count]) in links for count in range(1, len(parts) + 1))
-    return name.startswith("/") or ".." in parts or through
-
-
-class _Digesting:
-    """Reads a stream, and knows the digest of what it read."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self.digest.update(data)
-        return data
 
 
 def listing(prefix: Path) -> dict[str, tuple[int, ...]]:

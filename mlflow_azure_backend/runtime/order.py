@@ -15,6 +15,9 @@ ORDER_VARIABLE = "MLFLOW_AZURE_ORDER"
 FOLDER = ".mlflow-azure"
 """The folder beside the project's files in the job's code that holds the runtime and the locks."""
 
+CODE_ARCHIVE = f"{FOLDER}/code.tar.gz"
+"""The project's files, where they travel as one archive: unpacked into the working folder first."""
+
 
 class MalformedOrder(ValueError):
     """No order of this version; one line."""

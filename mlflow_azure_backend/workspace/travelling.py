@@ -42,12 +42,18 @@ main(sys.argv[1:])
 """Readable by Python 2, too."""
 
 
-def job_command(command: str) -> str:
+def job_command(command: str, variables: Mapping[str, str] | None = None) -> str:
     """The command of the Azure ML job that runs ``command``, a POSIX shell text; it shows in the studio.
 
-    Azure ML's own ``${{inputs.NAME}}`` may stand in it: a path that Azure ML puts there has no quotes.
+    Azure ML's own ``${{inputs.NAME}}`` may stand in it, and in the variables: a path that Azure ML puts there has no
+    quotes.
+
+    Args:
+        command: What is to be run.
+        variables: What must hold in it and only Azure ML knows, such as where an input is; None: nothing.
     """
-    return f"python3 -I {RUNTIME_FILE} {shlex.quote(command)}"
+    words = (command, *(f"{name}={value}" for name, value in (variables or {}).items()))
+    return f"python3 -I {RUNTIME_FILE} {' '.join(shlex.quote(word) for word in words)}"
 
 
 def locked_environment(lock: EnvironmentLock, *, kept_in: str | None) -> LockedEnvironment:

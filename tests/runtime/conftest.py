@@ -16,6 +16,11 @@ import pytest
 from mlflow_azure_backend.runtime import report
 from mlflow_azure_backend.runtime.order import ORDER_VARIABLE, JobOrder
 from mlflow_azure_backend.workspace.travelling import RUNTIME_FILE, job_command, runtime_zip
+from tests.conda_channel import conda_cache, conda_forge, conda_server
+from tests.environment.conftest import cache, folder, index, lab, machine, make_wheel, read, read_conda, uv_cache
+
+__all__ = ["cache", "conda_cache", "conda_forge", "conda_server", "folder", "index", "lab", "machine"]
+__all__ += ["make_wheel", "read", "read_conda", "uv_cache"]
 
 
 @dataclass

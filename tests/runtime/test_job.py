@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from mlflow_azure_backend.runtime.order import ORDER_VARIABLE, JobOrder
+from mlflow_azure_backend.runtime.order import CODE_ARCHIVE, ORDER_VARIABLE, JobOrder
+from mlflow_azure_backend.workspace.travelling import job_command
 from tests.runtime.conftest import Node, pythons
 
 SHOW = "python3 -c 'import json, os; print(json.dumps(dict(os.environ)))'"
@@ -96,6 +99,33 @@ def test_what_is_no_job_of_ours_is_said_in_one_line(node: Node) -> None:
     assert done.err.startswith("mlflow-azure: MLFLOW_AZURE_ORDER holds no order of this version: ")
     assert done.err.count("\n") == 1
     assert f"mlflow-azure: {node.report().problem}\n" == done.err
+
+
+def test_where_azure_ml_put_an_input_is_a_variable_of_the_command(node: Node) -> None:
+    node.lay({})
+    environ = {**node.variables, "PATH": os.environ["PATH"], ORDER_VARIABLE: JobOrder().to_json()}
+    command = job_command("echo $AZURE_ML_INPUT_data", {"AZURE_ML_INPUT_data": "${{inputs.data}}"})
+    filled = command.replace("${{inputs.data}}", "/mnt/azureml/a b=c")
+    done = subprocess.run(["bash", "-c", filled], cwd=node.working, env=environ, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("/mnt/azureml/a b=c\n", "")
+
+
+def test_a_project_that_travels_as_one_archive_is_unpacked_once_for_all_ranks(node: Node) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in {"src/train \u2603.py": b"print('trains')", "run.sh": b"echo runs"}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(text), 0o755
+            archive.addfile(entry, io.BytesIO(text))
+    node.lay({CODE_ARCHIVE: packed.getvalue()})
+    command = "./run.sh; python3 src/train*.py; echo changed > run.sh"
+    assert node.run(command).out == "runs\ntrains\n"
+    assert node.run("cat run.sh", RANK="1").out == "changed\n"
+    (node.working / ".mlflow-azure/code.unpacked").unlink()
+    node.lay({CODE_ARCHIVE: packed.getvalue()[:-20]})
+    done = node.run("true")
+    assert done.code == 1
+    assert "the project's files cannot be unpacked" in done.err
 
 
 def test_modules_of_the_project_do_not_break_the_runner(node: Node) -> None:
