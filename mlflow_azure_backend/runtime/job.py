@@ -33,6 +33,8 @@ CHECKPOINTS_VARIABLE = "MLFLOW_AZURE_CHECKPOINTS"
 """A folder that all attempts at the run share."""
 ATTEMPT_VARIABLE = "MLFLOW_AZURE_ATTEMPT"
 """Which attempt at the run this is, from 1."""
+RUN_VARIABLE = "MLFLOW_AZURE_RUN_ID"
+"""The package's ``job.RUN_VARIABLE``; this room stands apart."""
 _OUTPUT = "AZURE_ML_OUTPUT_"
 """Begins the variables by which Azure ML says where an output is mounted."""
 _AZURES_OWN = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
@@ -191,6 +193,8 @@ def command_variables(order: JobOrder, environ: Mapping[str, str]) -> dict[str, 
         variables["MLFLOW_TRACKING_URI"] = order.tracking_uri
     if order.run_id is not None:
         variables["MLFLOW_RUN_ID"] = order.run_id
+    if "MLFLOW_RUN_ID" in variables:
+        variables[RUN_VARIABLE] = variables["MLFLOW_RUN_ID"]
     variables.update(order.variables)
     for name, source in order.renamed.items():
         if source in variables:

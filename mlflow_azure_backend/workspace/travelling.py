@@ -10,7 +10,7 @@ import importlib.metadata
 import io
 import shlex
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ from mlflow_azure_backend import __version__, runtime
 from mlflow_azure_backend.environment import installing
 from mlflow_azure_backend.environment.indexes import has_credentials
 from mlflow_azure_backend.errors import EnvironmentUnavailable
+from mlflow_azure_backend.runtime import doors
 from mlflow_azure_backend.runtime.order import FOLDER, LockedEnvironment
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 
 RUNTIME_FILE: Final = f"{FOLDER}/runtime.zip"
 _PACKAGE: Final = "mlflow_azure_runtime"
-_ENTRY_POINTS: Final = {
-    "mlflow.tracking_store": "tracking:AzureMLTrackingStore",
-    "mlflow.model_registry_store": "registry:AzureMLRegistryStore",
-    "mlflow.artifact_repository": "artifacts:AzureMLArtifactRepository",
+_DOORS: Final = {
+    "mlflow.tracking_store": "tracking_store",
+    "mlflow.model_registry_store": "model_registry_store",
+    "mlflow.artifact_repository": "artifact_repository",
 }
-"""By MLflow's group, what answers for ``azureml://`` in a job; each once its module is there."""
+"""By MLflow's group, what in ``doors.py`` answers for ``azureml://`` in a job."""
 _MAIN: Final = f"""import sys
 if sys.version_info < (3, 8):
     sys.exit("mlflow-azure: this image's python3 is %d.%d, and a job needs 3.8 or newer; name another image"
@@ -113,7 +114,7 @@ def runtime_zip() -> bytes:
     files |= {
         "__main__.py": _MAIN,
         f"{metadata}/METADATA": f"Metadata-Version: 2.1\nName: {_PACKAGE}\nVersion: {__version__}\n",
-        f"{metadata}/entry_points.txt": _entry_points(sources),
+        f"{metadata}/entry_points.txt": "".join(_entry_points()),
     }
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # zlib's bytes differ between its versions
@@ -124,9 +125,7 @@ def runtime_zip() -> bytes:
     return stream.getvalue()
 
 
-def _entry_points(modules: Mapping[str, Path]) -> str:
-    return "".join(
-        f"[{group}]\nazureml = {_PACKAGE}.{place}\n\n"
-        for group, place in _ENTRY_POINTS.items()
-        if f"{place.partition(':')[0]}.py" in modules
+def _entry_points() -> Iterator[str]:
+    return (
+        f"[{group}]\nazureml = {_PACKAGE}.doors:{door}\n\n" for group, door in _DOORS.items() if hasattr(doors, door)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,17 @@ class Submitter(Client):
         url = f"{self.arm}/{kind}/{uuid.uuid4()}/versions/1"
         return str(self.put(url, params=VERSION, json={"properties": properties}).json()["id"])
 
-    def code(self, **files: str) -> str:
+    def code(self, **modules: str) -> str:
+        """The id of a code with these modules."""
+        return self.code_of({f"{name}.py": text.encode() for name, text in modules.items()})
+
+    def code_of(self, files: Mapping[str, bytes]) -> str:
         """The id of a code with these files."""
         url = f"{self.arm}/codes/{uuid.uuid4()}/versions/1/startPendingUpload"
         told = self.post(url, params=VERSION, json={}).json()["blobReferenceForConsumption"]
-        for name, text in files.items():
-            address = told["credential"]["sasUri"].replace("?", f"/src/{name}.py?")
-            assert self.blob("PUT", address, text.encode()).status_code == 201
+        for name, content in files.items():
+            address = told["credential"]["sasUri"].replace("?", f"/src/{name}?")
+            assert self.blob("PUT", address, content).status_code == 201
         return self.asset("codes", codeUri=f"{told['blobUri']}/src")
 
     def environment(self, dependencies: str = "[python]") -> str:

@@ -59,7 +59,8 @@ def test_what_must_hold_in_the_command_holds_whatever_was_set_before(node: Node)
 def test_another_tracking_server_is_not_given_the_workspace_s_token(node: Node) -> None:
     azures = {"MLFLOW_TRACKING_URI": "azureml://x", "MLFLOW_TRACKING_TOKEN": "azure", "MLFLOW_EXPERIMENT_ID": "9"}
     told = node.run(SHOW, JobOrder(tracking_uri="http://other", run_id="r"), **azures).json()
-    assert (told["MLFLOW_TRACKING_URI"], told["MLFLOW_RUN_ID"]) == ("http://other", "r")
+    found = (told["MLFLOW_TRACKING_URI"], told["MLFLOW_RUN_ID"], told["MLFLOW_AZURE_RUN_ID"])
+    assert found == ("http://other", "r", "r")
     assert {"MLFLOW_TRACKING_TOKEN", "MLFLOW_EXPERIMENT_ID"}.isdisjoint(told)
     assert node.run(SHOW, **azures).json()["MLFLOW_TRACKING_TOKEN"] == azures["MLFLOW_TRACKING_TOKEN"]
 
