@@ -16,6 +16,8 @@ TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that say: not now."""
 _SKEW_SECONDS = 300.0
 """A clock that is this far off has its tokens refused."""
+_NOT_THROUGH = ("Tunnel connection failed", "NewConnectionError")
+"""What an error says when nothing got through the proxy; requests blames it for connections that were lost, too."""
 _WORKSPACE = re.compile(r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/[^/]+/workspaces", re.IGNORECASE)
 _REQUEST_IDS = ("x-ms-correlation-request-id", "x-ms-request-id", "x-request-id")
 
@@ -76,7 +78,7 @@ def unanswered(route: str, error: Exception) -> ServiceError:
     host = route.partition(" ")[2].partition("/")[0]
     text, code = str(error), None
     never_done = isinstance(error, requests.exceptions.ConnectTimeout)
-    if isinstance(error, requests.exceptions.ProxyError):
+    if isinstance(error, requests.exceptions.ProxyError) and any(words in text for words in _NOT_THROUGH):
         what, step = f"the proxy does not let us through to {host}", "look at HTTPS_PROXY and NO_PROXY"
         never_done = True
     elif "CERTIFICATE_VERIFY_FAILED" in text:

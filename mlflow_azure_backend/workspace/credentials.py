@@ -37,15 +37,21 @@ def token_source(cloud: Cloud, environ: Mapping[str, str]) -> TokenSource:
 
 @lru_cache
 def _token_source(cloud: Cloud, login: str) -> TokenSource:
+    last: list[str] = []
+
     def fetch() -> tuple[str, float]:
         from azure.core.exceptions import ClientAuthenticationError
 
         try:
             token = _credential(cloud, login).get_token(cloud.scope)
+            if token.token in last:  # it keeps what it has until it ends, but the service has refused this one
+                _credential.cache_clear()
+                token = _credential(cloud, login).get_token(cloud.scope)
         except ClientAuthenticationError as error:
             raise NoToken(f"Azure gives no token ({_first_line(error.message)}); {_SIGN_IN}") from None
         except SignInError as error:
             raise NoToken(str(error)) from None
+        last[:] = [token.token]
         return token.token, float(token.expires_on)
 
     return RenewedToken(fetch)

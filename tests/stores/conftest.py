@@ -26,7 +26,7 @@ def workspace(
     yield emulator
     while mlflow.active_run() is not None:
         mlflow.end_run()
-    emulator.control("DELETE", "/faults")
+    emulator.clear()
     mlflow.set_tracking_uri(before)
 
 
