@@ -28,6 +28,13 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--state", type=click.Path(file_okay=False, path_type=Path), help="Folder of its state, kept."
     )(command)
+    command = click.option(
+        "--base-image",
+        "images",
+        multiple=True,
+        metavar="PATTERN=IMAGE",
+        help="What stands for an image here: a local one, or `process`.",
+    )(command)
     return click.option(
         "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting; the value is JSON or a text."
     )(command)
@@ -40,14 +47,14 @@ def main() -> None:
 
 @main.command()
 @_options
-def start(port: int, state: Path | None, pairs: tuple[str, ...]) -> None:
+def start(port: int, state: Path | None, pairs: tuple[str, ...], images: tuple[str, ...]) -> None:
     """Start a workspace, print what clients need, and serve until Ctrl-C.
 
     \b
     Example:
       mlflow-azure emulator start --state ./workspace
     """
-    with EmulatorServer(state=state, port=port, **_settings(pairs)) as emulator:
+    with EmulatorServer(state=state, port=port, **_settings(pairs, images)) as emulator:
         for name, value in emulator.environment().items():
             click.echo(f"export {name}={shlex.quote(value)}")
         click.echo(f"# workspace configuration: {shlex.quote(str(emulator.config_file))}")
@@ -63,14 +70,16 @@ def start(port: int, state: Path | None, pairs: tuple[str, ...]) -> None:
 @main.command(context_settings={"ignore_unknown_options": True})
 @_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(port: int, state: Path | None, pairs: tuple[str, ...], command: tuple[str, ...]) -> None:
+def run(
+    port: int, state: Path | None, pairs: tuple[str, ...], images: tuple[str, ...], command: tuple[str, ...]
+) -> None:
     """Run one command against a fresh workspace; exits with the command's own code.
 
     \b
     Example:
       mlflow-azure emulator run -- mlflow run . --backend azureml --backend-config '{"compute": "serverless"}'
     """
-    with EmulatorServer(state=state, port=port, **_settings(pairs)) as emulator:
+    with EmulatorServer(state=state, port=port, **_settings(pairs, images)) as emulator:
         environment = {**emulator.environment(os.environ), "MLFLOW_AZURE_EMULATOR_CONFIG": str(emulator.config_file)}
         try:
             process = subprocess.Popen(command, env=environment)
@@ -114,8 +123,8 @@ def prepare() -> None:
     click.echo(azurite.install(azurite.find_node(), default_cache()))
 
 
-def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
+def _settings(pairs: tuple[str, ...], images: tuple[str, ...]) -> dict[str, Any]:
+    settings: dict[str, Any] = {"base_images": _base_images(images)} if images else {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
@@ -125,6 +134,16 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             settings[name] = value
     return settings
+
+
+def _base_images(pairs: tuple[str, ...]) -> dict[str, str]:
+    images = {}
+    for pair in pairs:
+        pattern, equals, image = pair.rpartition("=")
+        if not equals or not pattern or not image:
+            raise EmulatorProblem(f"--base-image {pair}: write PATTERN=IMAGE")
+        images[pattern] = image
+    return images
 
 
 def entry() -> None:

@@ -1,9 +1,10 @@
 """Keep one process tree: start a command, and leave nothing of it when the emulator ends, however that ends.
 
 Run by path, ``python -I -S keeper.py``; standard library only. The first line on standard input is the order (JSON:
-``argv, cwd, env, log``); after that standard input is the leash: its end ends the tree, the line ``T`` ends it with a
-TERM first and a KILL after ``grace`` seconds. Standard output tells ``S <pid>`` and, when the whole tree is gone,
-``E <exit code>`` (negative: the signal). What the command writes goes straight into the file ``log``.
+``argv, cwd, env, log, grace, after``); after that standard input is the leash: its end ends the tree, the line ``T``
+ends it with a TERM first and a KILL after ``grace`` seconds. The commands in ``after`` are run once the tree is gone.
+Standard output tells ``S <pid>`` and, in the end, ``E <exit code>`` (negative: the signal). What the command writes
+goes straight into the file ``log``.
 """
 
 # ruff: noqa: PTH123, SIM105
@@ -61,8 +62,19 @@ def main() -> int:
             break
     code = child.wait()
     _kill_tree()
+    for argv in order["after"]:
+        _clean(argv)
     _say(f"E {code}")
     return 0
+
+
+def _clean(argv: list[str]) -> None:
+    """Run a command that removes what the tree made elsewhere; how it ends is its own affair."""
+    nothing = subprocess.DEVNULL
+    try:
+        subprocess.run(argv, stdin=nothing, stdout=nothing, stderr=nothing, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        pass
 
 
 def _die_with_keeper() -> None:

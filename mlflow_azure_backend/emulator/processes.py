@@ -26,7 +26,14 @@ class Process:
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, grace: float = 10.0
+        cls,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        log: Path,
+        grace: float = 10.0,
+        after: Sequence[Sequence[str]] = (),
     ) -> Process:
         """Start a command.
 
@@ -36,6 +43,7 @@ class Process:
             env: All of its environment.
             log: The file that what it writes is appended to.
             grace: Seconds between TERM and KILL when it is stopped.
+            after: Commands to run when the tree is gone, however it went: they remove what it made elsewhere.
 
         Raises:
             CannotStart: The command is not there, or may not be run.
@@ -43,6 +51,7 @@ class Process:
         pipe = asyncio.subprocess.PIPE
         keeper = await asyncio.create_subprocess_exec(sys.executable, "-I", "-S", str(_KEEPER), stdin=pipe, stdout=pipe)
         order = {"argv": list(argv), "cwd": str(cwd), "env": dict(env), "log": str(log), "grace": grace}
+        order["after"] = [list(one) for one in after]
         stdin, stdout = _pipes(keeper)
         stdin.write(json.dumps(order).encode() + b"\n")
         await stdin.drain()

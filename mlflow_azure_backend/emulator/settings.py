@@ -34,6 +34,8 @@ class Settings:
         queue_seconds: How long a job waits in the queue.
         provisioning_seconds: How long a node takes to come up; spent by the first job on a compute, and by serverless.
         image_build_seconds: How long an image build takes; spent once for each environment version.
+        base_images: What stands for which image, by patterns: one of this machine's container engine, in which jobs run
+            then (``{image}``: the image itself), or ``process`` for processes of this machine.
         conda_mirror: What stands for ``https://conda.anaconda.org``; empty: itself, or what rattler's own settings say.
         retry_after_seconds: What ``Retry-After`` says on asynchronous operations.
         core_quota: vCPUs that all clusters at their largest may have; more is refused as Azure refuses it.
@@ -57,6 +59,7 @@ class Settings:
     queue_seconds: float = 0
     provisioning_seconds: float = 0
     image_build_seconds: float = 0
+    base_images: dict[str, str] = field(default_factory=dict)
     conda_mirror: str = ""
     retry_after_seconds: int = 1
     core_quota: int = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mlflow_azure_backend.emulator.authority import Authority
 from mlflow_azure_backend.emulator.clock import Clock
 from mlflow_azure_backend.emulator.exchanges import Exchanges
 from mlflow_azure_backend.emulator.execution import Execution
+from mlflow_azure_backend.emulator.execution.images import remove_images
 from mlflow_azure_backend.emulator.faults import Faults
 from mlflow_azure_backend.emulator.jobs import Jobs
 from mlflow_azure_backend.emulator.orders import Orders
@@ -38,6 +40,7 @@ class World:
         exchanges: What was asked and answered lately.
         building: Held while an environment is built, by its key.
         address: The proxy's port, once it listens.
+        images: Names of the images that were built, removed at the end.
         orders: What tests ordered to happen to jobs, by the job's name.
         closing: Set once the emulator ends.
     """
@@ -55,12 +58,14 @@ class World:
     exchanges: Exchanges = field(default_factory=Exchanges)
     building: dict[str, asyncio.Lock] = field(default_factory=dict)
     address: list[int] = field(default_factory=list)
+    images: set[str] = field(default_factory=set)
     orders: dict[str, Orders] = field(default_factory=dict)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def open(cls, folder: Path, cache: Path, settings: Settings) -> World:
         """Build the parts upon a state folder; nothing is started yet."""
+        shutil.rmtree(folder / "images", ignore_errors=True)  # says which were built; they went with the last emulator
         certificates = folder / "certificates"
         certificates.mkdir(mode=0o700, exist_ok=True)
         clock, authority = Clock(), Authority(certificates)
@@ -97,6 +102,7 @@ class World:
         """Stop what was started; the state stays on disk."""
         self.closing.set()
         await self.jobs.close()
+        await remove_images(self.images)
         await self.tracking.close()
         await self.storage.close()
         self.state.close()

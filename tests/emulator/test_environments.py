@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,12 @@ STOCK = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"
 def client(conda_server: CondaServer, conda_cache: Path) -> Iterator[Submitter]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RATTLER_CACHE_DIR", str(conda_cache))
-        with EmulatorServer(outside=False, conda_mirror=conda_server.url) as emulator, Submitter(emulator) as made:
+        patch.setenv("DOCKER_HOST", "unix:///no/engine")
+        images = {"as-*": "process", "contained": "{image}"}
+        with (
+            EmulatorServer(outside=False, conda_mirror=conda_server.url, base_images=images) as emulator,
+            Submitter(emulator) as made,
+        ):
             yield made
 
 
@@ -52,10 +58,15 @@ def test_conda_packages_are_solved_and_built_once(client: Submitter, make_wheel:
             "Image build failed. For more details, check log file " + BUILD_LOG,
         ),
         ({"condaFile": "dependencies: ["}, "conda file is no YAML"),
-        ({"image": "pytorch/pytorch"}, "pytorch/pytorch: an image that is none of Azure's stock ones"),
+        ({"image": "pytorch/pytorch"}, "pytorch/pytorch: an image alone needs a container; say what stands for it"),
+        ({"image": "contained"}, "the job's environment needs a container engine, and "),
+        (
+            {"image": None, "build": {"contextUri": "azureml://x"}},
+            "the job's environment needs a container engine, and ",
+        ),
     ],
 )
-def test_what_cannot_be_built_is_said_in_one_line(client: Submitter, properties: dict[str, str], words: str) -> None:
+def test_what_cannot_be_built_is_said_in_one_line(client: Submitter, properties: dict[str, Any], words: str) -> None:
     name = f"refused-{uuid.uuid4()}"
     client.submit(name, command="true", environmentId=client.asset("environments", **{"image": "ubuntu", **properties}))
     client.wait(name, "Failed")
@@ -63,7 +74,10 @@ def test_what_cannot_be_built_is_said_in_one_line(client: Submitter, properties:
     assert (words in message, "\n" in message) == (True, False), message
 
 
-def test_a_stock_image_alone_has_a_bare_python(client: Submitter) -> None:
-    environment = client.asset("environments", image=STOCK)
-    logs = run(client, "stock", command="python -c 'import sys; print(sys.prefix)'", environmentId=environment)
+@pytest.mark.parametrize("image", [STOCK, "as-processes:1"])
+def test_a_stock_image_alone_has_a_bare_python(client: Submitter, image: str) -> None:
+    environment = client.asset("environments", image=image)
+    logs = run(
+        client, f"bare-{image[:2]}", command="python -c 'import sys; print(sys.prefix)'", environmentId=environment
+    )
     assert "/environments/azureml_" in logs["user_logs/std_log.txt"]

@@ -82,6 +82,7 @@ def test_run_ends_with_the_commands_own_code(tmp_path: Path, monkeypatch: pytest
 def test_wrong_use_is_one_line(emulator: EmulatorServer) -> None:
     for arguments, words in (
         (("run", "--port", str(emulator.port), "--", "true"), "choose another with --port"),
+        (("run", "--base-image", "ubuntu", "--", "true"), "--base-image ubuntu: write PATTERN=IMAGE"),
         (("run", "--set", "colour=blue", "--", "true"), "colour: no such setting; there are"),
         (("run", "--", "no-such-program"), "no-such-program: No such file or directory; name a program after --"),
     ):

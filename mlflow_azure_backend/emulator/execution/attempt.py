@@ -24,6 +24,8 @@ class Start(NamedTuple):
     variables: Mapping[str, str]
     log: str
     """The log's blob in ``workspaceartifactstore``."""
+    after: Sequence[Sequence[str]] = ()
+    """Commands that remove what the rank made elsewhere, run when it is gone."""
 
 
 class Ended(NamedTuple):
@@ -66,8 +68,7 @@ class Attempt:
             processes: list[Process] = []
             try:
                 for start, file in zip(starts, files, strict=True):
-                    process = await Process.start(start.argv, cwd=start.cwd, env=start.variables, log=file)
-                    processes.append(process)
+                    processes.append(await _start(start, file))
                 return await asyncio.wait_for(self._end(processes, starts), timeout)
             except CannotStart as error:
                 raise Refused(f"the command cannot be started: {error}") from None
@@ -90,6 +91,10 @@ class Attempt:
         finally:
             ending.cancel()
             preempted.cancel()
+
+
+async def _start(start: Start, log: Path) -> Process:
+    return await Process.start(start.argv, cwd=start.cwd, env=start.variables, log=log, after=start.after)
 
 
 async def _first_failure(processes: Sequence[Process], starts: Sequence[Start]) -> Ended:

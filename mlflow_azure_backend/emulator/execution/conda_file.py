@@ -38,6 +38,11 @@ class CondaFile:
         return any(not _PYTHON.match(one) and not re.match(r"pip\b", one) for one in self.specifications)
 
     @property
+    def requirements(self) -> str:
+        """The requirements as a file of them."""
+        return "".join(f"{line}\n" for line in self.packages)
+
+    @property
     def python(self) -> str | None:
         """Python's version, ``3.11``; None: any."""
         for one in self.specifications:

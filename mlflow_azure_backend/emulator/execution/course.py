@@ -16,6 +16,7 @@ from mlflow_azure_backend.emulator.execution.attempt import Attempt, Ended, Star
 from mlflow_azure_backend.emulator.execution.data import JobData
 from mlflow_azure_backend.emulator.execution.ends import Preempted, Refused, TimedOut
 from mlflow_azure_backend.emulator.execution.environments import Environment, prepare
+from mlflow_azure_backend.emulator.execution.images import in_container
 from mlflow_azure_backend.emulator.execution.logs import bring_held
 from mlflow_azure_backend.emulator.execution.places import asset_properties
 from mlflow_azure_backend.emulator.execution.ranks import Rank, ranks_of
@@ -110,6 +111,9 @@ class Execution:
             Start(["/bin/bash", "-c", command], workings[rank.node], {**rank.variables, **variables}, logs + rank.log)
             for rank in ranks
         ]
+        if environment.image is not None:
+            resources = self.job.properties["resources"]
+            starts = [in_container(environment.image, start, folder, resources) for start in starts]
         try:
             return await Attempt(self.world.storage, folder / "logs", self.orders).run(starts, timeout)
         except Preempted:
