@@ -132,13 +132,13 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
         if snapshot.left_out:
             line.details.append(("left out", _left_out(snapshot.left_out)))
     with story.phase("environment") as line:
-        wanted = wanted_environment(project, loaded, target)
+        wanted = wanted_environment(project, loaded, target, snapshot)
         foreseen = _look_ahead(order, entry_point, arguments, snapshot, wanted, loaded.config, target, environ, project)
         refuse(foreseen)
         file = _environment_file(project, wanted)
         carried = carried_lock(wanted) if order.repeats is None else None
-        environment = (carried and carried.lock) or _environment(order, wanted, cache, line)
-        line.summary = _environment_text(environment, cache)
+        environment = (carried and carried.lock) or _environment(order, project, wanted, cache, line)
+        line.summary = _environment_text(environment, project, cache)
     return JobRequest(
         submission_id=submission_id,
         target=target,
@@ -260,10 +260,12 @@ def _as_pattern(path: str) -> str:
     return re.sub(r"([\\*?\[\] !#])", r"\\\1", path)
 
 
-def _environment(order: Order, wanted: EnvironmentSpec, cache: Path, line: PhaseLine) -> EnvironmentLock:
+def _environment(
+    order: Order, project: ProjectSpec, wanted: EnvironmentSpec, cache: Path, line: PhaseLine
+) -> EnvironmentLock:
     if order.repeats is not None:
         return order.repeats.lock_for(wanted)
-    if wanted.image is not None:
+    if wanted.image is not None and not _is_built(project):  # else its name says what is in it
         from mlflow_azure_backend.containers.images import find_image
 
         found = find_image(wanted.image)
@@ -326,7 +328,13 @@ def _left_out(left_out: tuple[LeftOut, ...]) -> str:
     return ", ".join(texts)
 
 
-def _environment_text(environment: EnvironmentLock, cache: Path) -> str:
+def _is_built(project: ProjectSpec) -> bool:
+    return project.environment.docker is not None and project.environment.docker.build_context is not None
+
+
+def _environment_text(environment: EnvironmentLock, project: ProjectSpec, cache: Path) -> str:
+    if environment.image is not None and project.environment.docker is not None and _is_built(project):
+        return f"image of {project.environment.docker.dockerfile}  {environment.image.rpartition(':')[2][:7]}"
     if environment.image is not None:
         here = image_lock.content_of(environment) is not None
         return f"image {environment.image}, {'here' if here else 'to be pulled'}"
@@ -345,10 +353,28 @@ def target_of(loaded: LoadedConfig, project: ProjectSpec) -> TargetName:
     return "docker" if project.environment.docker is not None and not chosen else config.target
 
 
-def wanted_environment(project: ProjectSpec, loaded: LoadedConfig, target: TargetName) -> EnvironmentSpec:
-    """What the project declares, with what the configuration changes in it."""
+def wanted_environment(
+    project: ProjectSpec, loaded: LoadedConfig, target: TargetName, snapshot: Snapshot | None = None
+) -> EnvironmentSpec:
+    """What the project declares, with what the configuration changes in it.
+
+    Args:
+        project: The project.
+        loaded: The configuration.
+        target: Where it will run.
+        snapshot: The files that a project's own image is built from; None when nobody is going to run it.
+
+    Raises:
+        EnvironmentUnavailable: It cannot be had there.
+        ProjectError: It names a Dockerfile that the snapshot does not hold.
+    """
     asked, docker = loaded.config.environment, project.environment.docker
     made = asked if isinstance(asked, Environment) else Environment()
+    image = made.image if docker is None else docker.image
+    if target == "docker" and docker is not None and docker.build_context is not None and snapshot is not None:
+        from mlflow_azure_backend.containers.dockerfiles import image_name
+
+        image = image_name(snapshot, docker)
     wanted = read_environment(
         project.environment.kind.value,
         project.environment.path,
@@ -356,7 +382,7 @@ def wanted_environment(project: ProjectSpec, loaded: LoadedConfig, target: Targe
         env_manager=loaded.mlflow.env_manager,
         current=loaded.config.environment == "current",
         in_container=target == "docker",
-        image=docker.image if docker is not None else made.image,
+        image=image,
         channels=made.channels,
         virtual_packages=made.virtual_packages,
         solver=made.solver,

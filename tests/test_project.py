@@ -233,6 +233,12 @@ def test_docker_environment(tmp_path: Path) -> None:
         ("docker_env: image", "MLproject:1", "docker_env must be a mapping"),
         ("docker_env: {volumes: []}", "MLproject:1", "add image: NAME"),
         ("docker_env:\n  image: x\n  volumes: a:b", "MLproject:3", "volumes"),
+        (
+            "docker_env:\n  image: x\n  build_context: ../x",
+            "MLproject:3",
+            "build_context must name something in the project",
+        ),
+        ("docker_env:\n  image: x\n  dockerfile: []", "MLproject:3", "write dockerfile: Dockerfile"),
         ("docker_env:\n  image: x\n  environment: {a: b}", "MLproject:3", "environment"),
         ("docker_env:\n  image: x\n  environment: [[a]]", "MLproject:3", "environment"),
         ("entry_points: [main]", "MLproject:1", "entry_points must be a mapping"),

@@ -182,7 +182,12 @@ def _image(engine: Engine, request: JobRequest, progress: Progress) -> tuple[Ima
     """The image to run, and whether it was there already."""
     from mlflow_azure_backend.containers.images import ensure_image, image_here
 
-    auth, name = request.options.docker_auth, request.environment.image
+    auth, name, docker = request.options.docker_auth, request.environment.image, request.docker
+    cache = cache_home(os.environ)
+    if name is not None and docker is not None and docker.build_context is not None:
+        from mlflow_azure_backend.containers.dockerfiles import ensure_project_image
+
+        return ensure_project_image(engine, request.snapshot, docker, cache=cache, progress=progress)
     if name is not None:
         hit = image_here(engine, name) is not None
         return ensure_image(engine, name, auth=auth, progress=progress), hit
@@ -193,7 +198,7 @@ def _image(engine: Engine, request: JobRequest, progress: Progress) -> tuple[Ima
         engine,
         request.environment,
         asked.image if isinstance(asked, Environment) else None,
-        cache=cache_home(os.environ),
+        cache=cache,
         progress=progress,
         ensure_base=lambda base: ensure_image(engine, base, auth=auth, progress=progress),
     )

@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from mlflow_azure_backend.containers.context import BuildContext, base_image_for, build_context
 from mlflow_azure_backend.containers.engine import Engine, engine_errors, engine_url, named
 from mlflow_azure_backend.containers.images import Image, image_here
 from mlflow_azure_backend.containers.mounts import CODE
 from mlflow_azure_backend.environment.cache import exclusive, private_folder
-from mlflow_azure_backend.environment.conda.channels import rattler_config
+from mlflow_azure_backend.environment.conda.channels import authentication_entries, rattler_config
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.environment.uv_process import uv_failure
 from mlflow_azure_backend.errors import BackendError, EnvironmentUnavailable
@@ -31,11 +31,13 @@ REPOSITORY: Final = "mlflow-azure/environment"
 
 _STEP: Final = re.compile(r"(?:#\d+ \[\s*\d+/\d+\]|Step \d+/\d+ :) *(?P<what>\w+)")
 _NOISE: Final = re.compile(
-    r"^(#\d+ (\d+\.\d+ )?|Step \d+|--->|Removing|ERROR: failed to solve|executor failed|The command )"
+    r"^(#\d+ (\d+\.\d+ )?|Step \d+|--->|Removing|ERROR: failed to solve|executor failed|The command |-+$)"
 )
 _COLOUR: Final = re.compile(r"\x1b\[[\d;]*m")
 _ECHO: Final = re.compile(r"^(Step \d+/|#\d+ \[| > \[|The command |executor failed|#\d+ ERROR: |[ >]*\d+ \| )")
 """What a builder repeats of the Dockerfile, whose words are no news."""
+_BUILDER: Final = re.compile(r"^(?:executor failed running \[|process \").*(?:\]|successfully): (.*)$", re.M)
+"""What BuildKit itself says of a step that printed nothing."""
 _OWN_WORDS: Final = re.compile(r"^(?:#\d+ \d+\.\d+ )?(error: .*)$", re.M)
 
 
@@ -73,6 +75,7 @@ def ensure_built(
         installers={package: metadata.version(package) for package in ("uv", "py-rattler")},
         certificates=certificates,
         rattler_config=rattler_config(os.environ) if lock.kind == "conda" else None,
+        logins=authentication_entries(lock.sources.channels, os.environ),
     )
     recipe = hashlib.sha256(base.id.encode() + context.files["Dockerfile"]).hexdigest()[:8]
     tag = f"{REPOSITORY}:{lock.key[:32]}-{recipe}"
@@ -127,35 +130,65 @@ def _certificates(lock: EnvironmentLock) -> bytes | None:
 
 
 def _build(context: BuildContext, tag: str, progress: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder:
+        for name, content in context.files.items():
+            (Path(folder) / name).write_bytes(content)
+        build_image([folder], tag, progress, secrets=context.secrets)
+
+
+def build_image(
+    arguments: list[str],
+    tag: str,
+    progress: Callable[[str], None],
+    *,
+    secrets: Mapping[str, str] | None = None,
+    context: IO[bytes] | None = None,
+    file: str | None = None,
+) -> None:
+    """Let the docker command build an image, in the host's network.
+
+    Args:
+        arguments: Of ``docker build``, the context as the last one.
+        tag: The image's name.
+        progress: Told of each step.
+        secrets: By its id, what the build must see and the image must not hold; None for nothing.
+        context: What ``docker build`` reads as its standard input; None for nothing.
+        file: The Dockerfile, where the user wrote it; None for one of ours.
+
+    Raises:
+        EnvironmentUnavailable: There is no docker command that can do it, or the build failed.
+        TargetError: The engine's disk is full.
+    """
+    secrets = secrets or {}
     docker = shutil.which("docker")
     if docker is None:
         step = "install it, or name an image that has the environment: docker_env"
         raise EnvironmentUnavailable("images are built with the docker command, and there is none", next_step=step)
     has_buildkit = _has_buildkit(docker)
-    if context.secrets and not has_buildkit:
+    if secrets and not has_buildkit:
         raise EnvironmentUnavailable(
-            "the package index wants credentials, and this docker command can keep none out of an image",
+            "a package index or channel wants credentials, and this docker command can keep none out of an image",
             next_step="install docker-buildx, or name an image that has the environment: docker_env",
         )
-    with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder:
-        for name, content in context.files.items():
-            (Path(folder) / name).write_bytes(content)
-        command = [docker, "build", "--network", "host", "--tag", tag]
-        command += ["--progress", "plain"] if has_buildkit else ["--rm", "--force-rm"]
-        for name in context.secrets:
-            command += ["--secret", f"id={name},env=MLFLOW_AZURE_{name.upper()}"]
-        variables = {f"MLFLOW_AZURE_{name.upper()}": value for name, value in context.secrets.items()}
-        environ = {**os.environ, **variables, "DOCKER_HOST": engine_url(), "DOCKER_BUILDKIT": str(int(has_buildkit))}
-        fault_point("docker.before_build")
-        code, output = _run([*command, folder], environ, progress)
+    command = [docker, "build", "--network", "host", "--tag", tag]
+    command += ["--progress", "plain"] if has_buildkit else ["--rm", "--force-rm"]
+    for name in secrets:
+        command += ["--secret", f"id={name},env=MLFLOW_AZURE_{name.upper()}"]
+    variables = {f"MLFLOW_AZURE_{name.upper()}": value for name, value in secrets.items()}
+    environ = {**os.environ, **variables, "DOCKER_HOST": engine_url(), "DOCKER_BUILDKIT": str(int(has_buildkit))}
+    fault_point("docker.before_build")
+    code, output = _run([*command, *arguments], environ, context, progress)
     if code != 0:
-        raise _failure(output, tag)
+        raise _failure(output, tag, file)
 
 
-def _run(command: list[str], environ: Mapping[str, str], progress: Callable[[str], None]) -> tuple[int, str]:
+def _run(
+    command: list[str], environ: Mapping[str, str], context: IO[bytes] | None, progress: Callable[[str], None]
+) -> tuple[int, str]:
     lines = []
+    stdin = subprocess.DEVNULL if context is None else context
     with subprocess.Popen(
-        command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, env=environ, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         try:
             for line in process.stdout or ():
@@ -168,8 +201,9 @@ def _run(command: list[str], environ: Mapping[str, str], progress: Callable[[str
     return process.returncode, "\n".join(lines)
 
 
-def _failure(output: str, tag: str) -> BackendError:
+def _failure(output: str, tag: str, file: str | None) -> BackendError:
     """What the build's output says of why it failed: the installer's own words, else the engine's."""
+    builder = _BUILDER.search(output)
     output = "\n".join(line for line in output.splitlines() if not _ECHO.match(line))
     said = [match[1] for match in _OWN_WORDS.finditer(output)]
     if said and "the image has Python" in said[-1]:
@@ -182,8 +216,10 @@ def _failure(output: str, tag: str) -> BackendError:
     if installer.startswith("error:") and "failed to solve" not in installer.splitlines()[0]:
         return uv_failure(installer.split("The command '")[0].split("\n------")[0], origins={}, folder=Path(tag))
     words = [line for line in plain.splitlines() if line.strip() and not _NOISE.match(line)]
-    reason = words[-1].strip() if words else "the build failed and did not say why"
-    return EnvironmentUnavailable(f"the image cannot be built: {reason}", next_step="see what the base image lacks")
+    silent = "the build failed and did not say why" if builder is None else builder[1]
+    reason = words[-1].strip() if words else silent
+    step = "see what the base image lacks" if file is None else f"correct it; by hand: docker build -f {file} ."
+    return EnvironmentUnavailable(f"the image cannot be built: {reason}", where=file, next_step=step)
 
 
 def _has_buildkit(docker: str) -> bool:

@@ -5,16 +5,16 @@ The project's code is not in it, so a change of code builds nothing; nor is a cr
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mlflow_azure_backend.environment import installing
 from mlflow_azure_backend.environment.indexes import Sources, has_credentials
 from mlflow_azure_backend.environment.lock import EnvironmentLock
-from mlflow_azure_backend.errors import EnvironmentUnavailable
 
 PREFIX: Final = "/opt/mlflow-azure/environment"
 """Where the environment is in the image."""
@@ -61,6 +61,7 @@ def build_context(
     installers: Mapping[str, str],
     certificates: bytes | None = None,
     rattler_config: bytes | None = None,
+    logins: Mapping[str, Any] | None = None,
 ) -> BuildContext:
     """What builds the environment of ``lock`` on ``base``.
 
@@ -70,15 +71,12 @@ def build_context(
         installers: The versions of uv and py-rattler: those that made the lock.
         certificates: Of those who may sign the index's; None for the image's own.
         rattler_config: The user's ``config.toml`` of rattler, which says where mirrors are; None when there is none.
-
-    Raises:
-        EnvironmentUnavailable: The lock cannot be built into an image.
+        logins: What opens conda channels, as rattler's authentication file has it; None when nothing must be opened.
     """
-    if lock.sources.channels:
-        step = "name an image that has the environment: docker_env"
-        raise EnvironmentUnavailable("a private conda channel cannot be reached from an image's build", next_step=step)
     sources = lock.sources.elsewhere()
     secrets = _secrets(sources)
+    if logins:
+        secrets["channels"] = json.dumps(logins)
     files = {lock.file_name: lock.text.encode()}
     if lock.kind == "conda":
         files |= {"installing.py": Path(str(installing.__file__)).read_bytes(), "activate.sh": _ACTIVATE.encode()}
@@ -117,23 +115,24 @@ def _dockerfile(
         public |= {"PIP_CERT": "certificates.pem", _CERTIFICATES: "certificates.pem"}
     indexes = "/run/secrets/indexes" if "indexes" in secrets else "indexes.txt" if "indexes.txt" in files else ""
     if lock.kind == "conda":
-        needed, check, install = ["uv", "py-rattler"], [], _conda_steps(indexes)
+        needed, check, install = ["uv", "py-rattler"], [], _conda_steps(indexes, has_logins="channels" in secrets)
     else:
         needed, check, install = ["uv"], [_python_check(lock)], _python_steps(lock, indexes)
     wanted = " ".join(f"{name}=={installers[name]}" for name in needed)
+    pip = f"{_INSTALLER}/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir"
     steps = [
         *check,
         *([". /run/secrets/variables"] if "variables" in secrets else []),
         *(f"export {name}={_quoted(value)}" for name, value in sorted(public.items())),
         f"python3 -m venv {_INSTALLER}",
-        f"{_INSTALLER}/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir {wanted}",
+        f"{pip} {f'--requirement {indexes} ' if indexes else ''}{wanted}",
         *install,
         f"rm -rf {_INSTALLER}",
     ]
     script = " \\\n && ".join(steps)
     return (
         f"FROM {base}\n"
-        "USER 0\n"
+        "USER 0:0\n"
         "WORKDIR /opt/mlflow-azure/lock\n"
         f"COPY {' '.join(files)} ./\n"
         f"RUN {mounts}{script}\n"
@@ -152,9 +151,11 @@ def _python_steps(lock: EnvironmentLock, indexes: str) -> list[str]:
     return [*steps, f"cat {indexes} {lock.file_name} | {install}".replace("cat  ", "cat ")]
 
 
-def _conda_steps(indexes: str) -> list[str]:
+def _conda_steps(indexes: str, *, has_logins: bool) -> list[str]:
     """The sealed installer; rattler's and uv's caches go with it."""
     caches = f"RATTLER_HOME=. RATTLER_CACHE_DIR={_INSTALLER}/rattler UV_CACHE_DIR={_INSTALLER}/uv"
+    if has_logins:
+        caches += " RATTLER_AUTH_FILE=/run/secrets/channels"
     command = f"{_INSTALLER}/bin/python installing.py --compile conda-lock.yml {PREFIX}"
     return [f"{caches} {command} < {indexes or '/dev/null'}"]
 

@@ -7,6 +7,7 @@ what makes it fail with a traceback becomes a ``ProjectError`` with file and lin
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import shlex
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _SCRIPT_SUFFIXES: Final = (".py", ".sh", ".R")
 _ENTRY_POINT_KEYS: Final = ("parameters", "command")
 _PARAMETER_KEYS: Final = ("type", "default")
-_DOCKER_KEYS: Final = ("image", "volumes", "environment")
+_DOCKER_KEYS: Final = ("image", "volumes", "environment", "build_context", "dockerfile")
 
 
 class ParameterType(str, Enum):
@@ -92,13 +93,18 @@ class DockerEnvironment:
     """The ``docker_env`` of an MLproject.
 
     Attributes:
+        image: The image's name. MLflow's own backends use it also when there is a ``build_context``, a key of ours.
         volumes: ``host:container`` each, as written.
         environment: Name and value; None means the client's value.
+        build_context: The project's folder that the image is built from; None when it is not built.
+        dockerfile: The file in the project that says how.
     """
 
     image: str
     volumes: tuple[str, ...] = ()
     environment: tuple[tuple[str, str | None], ...] = ()
+    build_context: str | None = None
+    dockerfile: str = "Dockerfile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +357,24 @@ def _read_docker(document: YamlDocument, field: YamlField) -> DockerEnvironment:
         line, step = fields["environment"].line, 'write environment: [["NAME", "value"], "NAME_TO_COPY"]'
         raise document.error("the environment of docker_env must be a list of names and pairs", line, step)
     pairs = tuple((name, None) if isinstance(name, str) else (name[0], str(name[1])) for name in variables)
-    return DockerEnvironment(values["image"], tuple(volumes), pairs)
+    return DockerEnvironment(values["image"], tuple(volumes), pairs, *_read_build(document, fields))
+
+
+def _read_build(document: YamlDocument, fields: Mapping[str, YamlField]) -> tuple[str | None, str]:
+    """The context's folder and the Dockerfile, both relative to the project; a Dockerfile is in its context."""
+    paths: dict[str, str] = {}
+    for key in ("build_context", "dockerfile"):
+        if key not in fields:
+            continue
+        value = document.value(fields[key].node)
+        if not isinstance(value, str) or not value or value.startswith("/") or ".." in value.split("/"):
+            step = f"write {key}: {'.' if key == 'build_context' else 'Dockerfile'}, relative to the MLproject"
+            raise document.error(f"{key} must name something in the project", fields[key].line, step)
+        paths[key] = value
+    context = paths.get("build_context")
+    if "dockerfile" not in paths:
+        return context, posixpath.join(context or "", "Dockerfile")
+    return context or ".", paths["dockerfile"]
 
 
 def _is_variable(value: object) -> bool:

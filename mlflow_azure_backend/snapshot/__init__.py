@@ -11,7 +11,7 @@ from __future__ import annotations
 from mlflow_azure_backend.snapshot.archive import extract_archive
 from mlflow_azure_backend.snapshot.rules import DEFAULT_MAX_SIZE, SnapshotRules
 from mlflow_azure_backend.snapshot.taking import take_snapshot, write_archive
-from mlflow_azure_backend.snapshot.values import LeftOut, Snapshot, SnapshotFile, rule_for
+from mlflow_azure_backend.snapshot.values import LeftOut, Snapshot, SnapshotFile, content_hash, rule_for
 
 __all__ = [
     "DEFAULT_MAX_SIZE",
@@ -19,6 +19,7 @@ __all__ = [
     "Snapshot",
     "SnapshotFile",
     "SnapshotRules",
+    "content_hash",
     "extract_archive",
     "rule_for",
     "take_snapshot",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import subprocess
@@ -16,15 +18,11 @@ from mlflow.exceptions import ExecutionException
 
 from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.containers.context import BuildContext, base_image_for, build_context
-from mlflow_azure_backend.environment.conda.channels import Credentials
 from mlflow_azure_backend.environment.indexes import Sources
 from mlflow_azure_backend.environment.lock import EnvironmentLock, LockedPackage
-from mlflow_azure_backend.errors import EnvironmentUnavailable
 from mlflow_azure_backend.rerun import Changes, rerun
-from tests.conda_channel import CondaServer, conda_cache, conda_forge, conda_server
 from tests.containers.conftest import Launch, docker_says
 
-__all__ = ["conda_cache", "conda_forge", "conda_server"]
 Write = Callable[[Mapping[str, str]], Path]
 
 SAMPLES = Path(__file__).parent.parent.parent / "sample_projects"
@@ -80,35 +78,6 @@ def test_a_conda_environment_is_built_by_the_installer_that_this_machine_uses() 
     assert '''GREETING="it's \\"\\$5\\""''' in dockerfile
 
 
-def test_a_private_conda_channel_is_refused() -> None:
-    opened = Sources(channels=(Credentials("example.com", {"CondaToken": "canary"}),))
-    with pytest.raises(EnvironmentUnavailable, match="private conda channel") as caught:
-        context(replace(LOCK, kind="conda", sources=opened))
-    assert "canary" not in str(caught.value)
-
-
-@pytest.mark.docker
-@pytest.mark.package_index
-def test_a_conda_project_runs_in_an_image_of_its_lock(
-    write_project: Write, launch: Launch, conda_forge: CondaServer
-) -> None:
-    script = 'export ACTIVATED="yes, it\'s"\necho of no interest\n'
-    channel = conda_forge.channel("scripts")
-    channel.add("activated", "1.0", {"etc/conda/activate.d/activated.sh": script})
-    channel.index()
-    folder = write_project(
-        {
-            "MLproject": "name: x\nconda_env: conda.yaml\nentry_points: {main: {command: python show.py}}\n",
-            "conda.yaml": "channels: [scripts, conda-forge]\ndependencies: [python, activated, pip, {pip: [six==1.17.0]}]\n"
-            "variables: {GREETING: 'a $b \"c\"'}\n",
-            "show.py": "import os, six, sys\n"
-            "print(six.__version__, sys.prefix, os.environ['ACTIVATED'], os.environ['GREETING'])\n",
-        }
-    )
-    run = launch(folder)
-    assert "".join(run.logs()) == """1.17.0 /opt/mlflow-azure/environment yes, it's a $b "c"\n"""
-
-
 @pytest.mark.docker
 @pytest.mark.package_index
 def test_an_image_is_built_once_and_a_change_of_code_builds_nothing(
@@ -150,6 +119,52 @@ def test_an_image_without_python_is_named(write_project: Write, launch: Launch, 
     with pytest.raises(ExecutionException, match=r"the image cannot be built: .*python3.* not found"):
         launch(folder, {"environment": {"image": other}})
     docker_says("rmi", other)
+
+
+@pytest.mark.docker
+def test_a_project_with_a_dockerfile_runs_in_its_image_which_is_built_once_for_each_content(
+    write_project: Write, launch: Launch, base_image: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    docker = {"image": "what-mlflow-runs", "build_context": "image", "dockerfile": "image/it's docker"}
+    main = {"command": "cat word.txt /words/*; ls -A /words; cat /words/gone"}
+    folder = write_project(
+        {
+            "MLproject": json.dumps({"name": "x", "docker_env": docker, "entry_points": {"main": main}}),
+            "word.txt": "code ",
+            "image/it's docker": f'FROM {base_image}\nCOPY ["a word", "/words/"]\nCOPY gon[e] dep* /words/\n',
+            "image/.dockerignore": "# no comment\ngone\n",
+            "image/a word": "image\n",
+            "image/gone": "gone",
+            "image/.env": "SECRET=canary",
+            "image/dependency": "",
+        }
+    )
+
+    def run() -> tuple[str, str]:
+        with contextlib.suppress(ExecutionException):  # the last command fails
+            launch(folder, {"environment": None})
+        (last,) = mlflow.search_runs(
+            experiment_names=["contract"], max_results=1, order_by=["start_time DESC"], output_format="list"
+        )
+        image: str = last.data.tags["mlflow_azure.image"]
+        return image, capfd.readouterr().out
+
+    image, log = run()
+    assert log.startswith("code image\na word\ndependency\n")
+    assert "gone: No such file" in log
+    (folder / "word.txt").write_text("changed ")
+    assert run()[0] == image
+    (folder / "image/a word").write_text("another\n")
+    other, log = run()
+    assert other != image
+    assert log.startswith("changed another\n")
+    (folder / "image/it's docker").write_text(f"FROM {base_image}\nRUN echo a reason >&2; exit 3\n")
+    with pytest.raises(ExecutionException, match=r"image/it's docker: the image cannot be built: a reason; correct it"):
+        launch(folder, {"environment": None})
+    (folder / ".gitignore").write_text("image/\n")
+    with pytest.raises(ExecutionException, match=r"the snapshot has no image/it's docker, for .gitignore:1 leaves"):
+        launch(folder, {"environment": None})
+    docker_says("rmi", image, other)
 
 
 @pytest.mark.docker

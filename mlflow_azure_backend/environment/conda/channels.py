@@ -96,26 +96,39 @@ def rattler_config(environ: Mapping[str, str]) -> bytes | None:
     return file.read_bytes() if file.is_file() else None
 
 
+def authentication_entries(credentials: Iterable[Credentials], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Rattler's authentication file: what opens the hosts of channels, and what the user's own file holds.
+
+    They are joined, because rattler reads one file only.
+
+    Args:
+        credentials: From the addresses of channels.
+        environ: Where ``RATTLER_AUTH_FILE`` may stand.
+
+    Returns:
+        An entry for each host; empty when no address has credentials, for then rattler finds the user's file itself.
+    """
+    entries = {one.host: one.entry for one in credentials}
+    own = Path(environ.get("RATTLER_AUTH_FILE") or "/nowhere")
+    return {**json.loads(own.read_text(encoding="utf-8")), **entries} if entries and own.is_file() else entries
+
+
 @contextlib.contextmanager
 def authentication(
     credentials: Iterable[Credentials], environ: Mapping[str, str]
 ) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
     """How a process of rattler's learns of credentials: variables for it, and descriptors that it must inherit.
 
-    A file without a name, so that nothing is left of it however we end. The user's own file, if one is named, is joined
-    with it, because rattler reads one only.
+    A file without a name, so that nothing is left of it however we end.
 
     Args:
         credentials: From the addresses of channels.
         environ: Where ``RATTLER_AUTH_FILE`` may stand.
     """
-    entries = {one.host: one.entry for one in credentials}
+    entries = authentication_entries(credentials, environ)
     if not entries:
         yield {}, ()
         return
-    own = Path(environ.get("RATTLER_AUTH_FILE") or "/nowhere")
-    if own.is_file():
-        entries = {**json.loads(own.read_text(encoding="utf-8")), **entries}
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps(entries).encode("utf-8"))
         file.flush()
