@@ -180,7 +180,7 @@ def copied_variables(request: JobRequest, environ: Mapping[str, str]) -> dict[st
 
 def _image(engine: Engine, request: JobRequest, progress: Progress) -> tuple[Image, bool]:
     """The image to run, and whether it was there already."""
-    from mlflow_azure_backend.containers.images import ensure_image, image_here
+    from mlflow_azure_backend.containers.images import ensure_image
 
     auth, name, docker = request.options.docker_auth, request.environment.image, request.docker
     cache = cache_home(os.environ)
@@ -189,8 +189,7 @@ def _image(engine: Engine, request: JobRequest, progress: Progress) -> tuple[Ima
 
         return ensure_project_image(engine, request.snapshot, docker, cache=cache, progress=progress)
     if name is not None:
-        hit = image_here(engine, name) is not None
-        return ensure_image(engine, name, auth=auth, progress=progress), hit
+        return ensure_image(engine, name, auth=auth, progress=progress)
     from mlflow_azure_backend.containers.building import ensure_built
 
     asked = request.config.environment
@@ -200,7 +199,7 @@ def _image(engine: Engine, request: JobRequest, progress: Progress) -> tuple[Ima
         asked.image if isinstance(asked, Environment) else None,
         cache=cache,
         progress=progress,
-        ensure_base=lambda base: ensure_image(engine, base, auth=auth, progress=progress),
+        ensure_base=lambda base: ensure_image(engine, base, auth=auth, progress=progress)[0],
     )
 
 

@@ -22,7 +22,6 @@ The engine's API: https://docs.docker.com/reference/api/engine/ (attach, start, 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import select
@@ -80,26 +79,8 @@ class Refused(Exception):
     """The engine answered with an error."""
 
 
-class Connection(http.client.HTTPConnection):
-    """HTTP to the engine by its socket, or by TCP on this machine."""
-
-    def __init__(self, address: str, timeout: float | None = 60.0) -> None:
-        host = "localhost" if address.startswith("/") else address
-        super().__init__(host, timeout=timeout)
-        self.address = address
-
-    def connect(self) -> None:
-        """Connect."""
-        if not self.address.startswith("/"):
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.address)
-
-
 class Container:
-    """One container, by its name."""
+    """One container, by its name. ``http.client`` would cost more start-up time than all of this file."""
 
     def __init__(self, address: str, name: str) -> None:
         self.address = address
@@ -110,30 +91,62 @@ class Container:
 
         Raises:
             Refused: The engine says no.
-            OSError, http.client.HTTPException: It does not answer.
+            OSError: It does not answer.
         """
-        connection = Connection(self.address, timeout)
-        try:
-            path = what if what.startswith(("/exec/", "/images/")) else f"/containers/{self.name}{what}"
-            headers = {} if body is None else {"Content-Type": "application/json"}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            content = answer.read()
-        finally:
-            connection.close()
-        if answer.status >= 400:
+        with self.send(method, what, body, timeout) as connection:
+            answer = b""
+            while piece := connection.recv(_CHUNK):
+                answer += piece
+        head, _, content = answer.partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/"):
+            raise ConnectionResetError("the engine hung up")
+        if int(head.split(b" ", 2)[1]) >= 400:
             raise Refused(_message(content))
         return json.loads(content) if content.strip() else None
 
+    def send(self, method: str, what: str, body: Any = None, timeout: float | None = 60.0) -> socket.socket:
+        """A request whose answer nobody has read yet; in HTTP/1.0, whose answers end when the engine hangs up.
+
+        Raises:
+            OSError: There is no engine.
+        """
+        path = what if what.startswith(("/exec/", "/images/")) else f"/containers/{self.name}{what}"
+        content = b"" if body is None else json.dumps(body).encode()
+        kind = "" if body is None else "Content-Type: application/json\r\n"
+        head = f"{method} {path} HTTP/1.0\r\nHost: docker\r\n{kind}Content-Length: {len(content)}\r\n\r\n"
+        connection = self.connect(timeout)
+        try:
+            connection.sendall(head.encode() + content)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def connect(self, timeout: float | None) -> socket.socket:
+        """A connection to the engine's socket, or by TCP to one of this machine.
+
+        Raises:
+            OSError: There is no engine.
+        """
+        if not self.address.startswith("/"):
+            host, _, port = self.address.rpartition(":")
+            return socket.create_connection((host, int(port)), timeout)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(self.address)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
     def attach(self) -> socket.socket:
         """A stream of what it writes, that takes what it reads."""
-        connection = Connection(self.address, None)
-        connection.request(
-            "POST",
-            f"/containers/{self.name}/attach?stream=1&stdin=1&stdout=1&stderr=1",
-            headers={"Connection": "Upgrade", "Upgrade": "tcp"},
-        )
-        stream: socket.socket = connection.sock
+        stream = self.connect(None)
+        path = f"/containers/{self.name}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+        upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0"
+        request = f"POST {path} HTTP/1.1\r\nHost: docker\r\n{upgrade}\r\n\r\n"
+        stream.sendall(request.encode())
         head = b""
         while not head.endswith(b"\r\n\r\n"):  # byte by byte: what comes after the head is the container's
             piece = stream.recv(1)
@@ -161,7 +174,7 @@ class Attendant:
         try:
             stream = self.container.attach()
             self.container.ask("POST", "/start")
-        except (Refused, OSError, http.client.HTTPException) as error:
+        except (Refused, OSError) as error:
             self.finish({"reason": "start_failed", "message": " ".join(str(error).split())})
             return LOST
         try:
@@ -210,12 +223,12 @@ class Attendant:
         try:
             made = self.container.ask("POST", "/exec", {"Cmd": _END_ALL})
             self.container.ask("POST", f"/exec/{made['Id']}/start", {"Detach": True})
-        except (Refused, OSError, http.client.HTTPException):
+        except (Refused, OSError):
             pass  # it has ended, or will be killed
 
     def kill(self) -> None:
         """Its time is over."""
-        with contextlib.suppress(Refused, OSError, http.client.HTTPException):  # it has ended, or the stream will tell
+        with contextlib.suppress(Refused, OSError):  # it has ended, or the stream will tell
             self.container.ask("POST", "/kill")
 
     def learn_end(self) -> dict[str, Any]:
@@ -227,7 +240,7 @@ class Attendant:
                     self.container.ask("POST", "/wait", timeout=None)
                 found = self.container.ask("GET", "/json")
                 break
-            except (OSError, http.client.HTTPException):
+            except OSError:
                 went_away = True
                 if time.monotonic() >= patience:
                     return {"reason": "lost", "message": "the docker engine went away while the job ran"}
@@ -259,7 +272,7 @@ class Attendant:
             end["removed"] = True
         except Refused as error:
             end["removed"] = "no such" in str(error).lower()
-        except (OSError, http.client.HTTPException):
+        except OSError:
             end["removed"] = False  # whoever looks next removes it
         descriptor = os.open("container.json.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "w", encoding="utf-8") as stream:

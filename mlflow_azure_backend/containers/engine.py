@@ -21,6 +21,10 @@ RUN_LABEL: Final = "mlflow_azure.run_id"
 HOME_LABEL: Final = "mlflow_azure.home"
 """On every container of ours: the state folder of the client that made it."""
 
+_VERSIONS: Final[dict[str, str]] = {}
+"""By an engine's address, the version of its API that was agreed on: each connection would ask for it again."""
+_INFO: Final[dict[str, Mapping[str, Any]]] = {}
+"""By an engine's address, what it said of itself."""
 _SECONDS: Final = 60
 _START: Final = "start it (systemctl start docker, or Docker Desktop), or see that DOCKER_HOST is right"
 _MANIFEST: Final = re.compile(r"manifest (for .* not found|unknown)|repository .* not found|does not exist", re.I)
@@ -40,9 +44,9 @@ _UNSHARED: Final = re.compile(r"bind source path does not exist|mounts denied", 
 class Engine:
     """A connection to the engine. Closed by ``with``."""
 
-    def __init__(self, api: docker.APIClient) -> None:
+    def __init__(self, api: docker.APIClient, url: str) -> None:
         self.api = api
-        self._info: Mapping[str, Any] | None = None
+        self.url = url
 
     def __enter__(self) -> Engine:
         return self
@@ -53,16 +57,15 @@ class Engine:
     @property
     def address(self) -> str:
         """Path of the engine's socket, or ``HOST:PORT``."""
-        url = engine_url()
-        return url.removeprefix("unix://") if url.startswith("unix://") else urlsplit(url).netloc
+        return self.url.removeprefix("unix://") if self.url.startswith("unix://") else urlsplit(self.url).netloc
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """What the engine says of itself."""
-        if self._info is None:
+        """What the engine said of itself when this process first asked it: what it is does not change."""
+        if self.url not in _INFO:
             with engine_errors("asking the docker engine"):
-                self._info = dict(self.api.info())
-        return self._info
+                _INFO[self.url] = dict(self.api.info())
+        return _INFO[self.url]
 
     @property
     def is_desktop(self) -> bool:
@@ -108,7 +111,9 @@ def connect() -> Engine:
         if address.scheme == "unix":
             with socket.socket(socket.AF_UNIX) as knock:  # the SDK leaves the socket open whose connection fails
                 knock.connect(address.path)
-        return Engine(docker.APIClient(base_url=url, version="auto", timeout=_SECONDS))
+        api = docker.APIClient(base_url=url, version=_VERSIONS.get(url, "auto"), timeout=_SECONDS)
+    _VERSIONS[url] = api.api_version
+    return Engine(api, url)
 
 
 @contextlib.contextmanager

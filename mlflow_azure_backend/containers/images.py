@@ -84,8 +84,8 @@ def image_here(engine: Engine, name: str) -> Image | None:
 
 def ensure_image(
     engine: Engine, name: str, *, auth: Mapping[str, SecretStr] | None, progress: Callable[[str], None]
-) -> Image:
-    """The image of that name, pulled if it is not here.
+) -> tuple[Image, bool]:
+    """The image of that name, pulled if it is not here, and whether it was here.
 
     Args:
         engine: The engine.
@@ -98,13 +98,14 @@ def ensure_image(
         TargetError: The engine fails.
     """
     image = image_here(engine, name)
+    was_here = image is not None
     if image is None:
         _pull(engine, name, auth, progress)
         image = image_here(engine, name)
         if image is None:
             raise EnvironmentUnavailable(f"image {name} was pulled and is not there", next_step="try again")
     _check_architecture(engine, name, image)
-    return image
+    return image, was_here
 
 
 def _pull(engine: Engine, name: str, auth: Mapping[str, SecretStr] | None, progress: Callable[[str], None]) -> None:

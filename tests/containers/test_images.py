@@ -44,11 +44,12 @@ def test_a_digest_is_pulled_with_a_login_and_then_here(engine: Engine, registry:
     name, heard = f"{registry.name('private')}@{digest}", list[str]()
     auth = {key: SecretStr(value) for key, value in (("username", "me"), ("password", "canary"))}
     assert find_image(name) is None
-    image = ensure_image(engine, name, auth=auth, progress=heard.append)
+    image, was_here = ensure_image(engine, name, auth=auth, progress=heard.append)
+    assert not was_here
     assert image.identity == image.digest == name
     assert heard[0] == f"pulling {name}"
     asked = len(registry.asked)
-    assert ensure_image(engine, name, auth=None, progress=heard.append) == image
+    assert ensure_image(engine, name, auth=None, progress=heard.append) == (image, True)
     assert len(registry.asked) == asked
     assert find_image(name) == image
 
