@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_azure_backend.emulator.execution.ends import Refused
 from mlflow_azure_backend.emulator.execution.mounts import Mount, download
-from mlflow_azure_backend.emulator.execution.places import Place, address_of, asset_properties, place_of
+from mlflow_azure_backend.emulator.execution.places import Place, address_of, asset_properties, blob_place, place_of
 from mlflow_azure_backend.emulator.output_assets import keep_output, output_uri
 from mlflow_azure_backend.emulator.storage import ARTIFACTS
 
@@ -45,7 +45,7 @@ class JobData:
         identity = self.job.properties.get("codeId")
         if identity:
             uri = asset_properties(self.world, identity, "codes")["codeUri"]
-            await download(self.world.storage, place_of(self.world, uri), folder)
+            await download(self.world.storage, blob_place(uri), folder)
 
     async def fetch(self) -> dict[str, str]:
         """What ``inputs.NAME`` and ``outputs.NAME`` stand for in the command, once they are there.

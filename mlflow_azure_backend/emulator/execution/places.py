@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from mlflow_azure_backend.emulator.execution.ends import Refused
 from mlflow_azure_backend.emulator.storage import ARTIFACTS
@@ -67,6 +67,12 @@ def address_of(world: World, uri: str, kind: str = "data") -> str:
     return uri
 
 
+def blob_place(address: str) -> Place:
+    """The blobs of an ``https`` address whose characters stand for themselves, as a code's does."""
+    container, _, path = address.partition("://")[2].partition("/")[2].partition("/")
+    return Place(container, path.strip("/"))
+
+
 def place_of(world: World, uri: str) -> Place:
     """The blobs that an address stands for.
 
@@ -83,12 +89,12 @@ def place_of(world: World, uri: str) -> Place:
         if found["output"] in {"artifacts", "default"}:
             return Place(ARTIFACTS, f"ExperimentRun/dcid.{found['job']}/{path}".strip("/"))
         return Place(world.storage.blobstore, f"azureml/{found['job']}/{found['output']}/{path}".strip("/"))
-    parts = urlsplit(uri)
-    if parts.scheme in {"https", "http"} and parts.netloc == world.settings.blob_host:
-        container, _, path = unquote(parts.path).strip("/").partition("/")
-        return Place(container, path)
-    if parts.scheme in {"wasbs", "wasb"} and parts.netloc.partition("@")[2] == world.settings.blob_host:
-        return Place(parts.netloc.partition("@")[0], unquote(parts.path).strip("/"))
+    scheme, _, rest = uri.partition("?")[0].partition("://")
+    host, _, path = rest.partition("/")
+    if scheme == "https" and host == world.settings.blob_host:
+        return blob_place(unquote(uri.partition("?")[0]))
+    if scheme == "wasbs" and host.partition("@")[2] == world.settings.blob_host:
+        return Place(host.partition("@")[0], unquote(path).strip("/"))
     raise Refused(
         f"{uri}: data is read from and written to the workspace's own storage account; "
         f"there are the datastores {' and '.join(containers)}, and {world.settings.blob_host}"
