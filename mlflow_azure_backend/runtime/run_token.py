@@ -24,8 +24,6 @@ from .transport import Transport
 _TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105 - the variable's name
 _AZURE_TOKEN = "AZUREML_RUN_TOKEN"  # noqa: S105 - the variable's name
 _AZURE_TOKEN_ENDS = "AZUREML_RUN_TOKEN_EXPIRY"  # noqa: S105 - the variable's name
-_AGAIN_SECONDS = 60.0
-"""How soon a renewal that failed is tried again."""
 _FOR_EVER = float("inf")
 
 
@@ -63,12 +61,14 @@ class RunToken(RenewedToken):
         token: The present one.
         ends: When it ends, in seconds of ``time.time``.
         address: Where it is renewed.
+        again: Seconds after which a renewal that failed is tried again.
     """
 
-    def __init__(self, token: str, ends: float, address: str) -> None:
+    def __init__(self, token: str, ends: float, address: str, *, again: float = 60.0) -> None:
         super().__init__(self._fetch_new)
         self._text, self._ends = token, ends
         self._address = address
+        self._again = again
         self._transport = Transport(_Bearing(self), patience=30)
         self._keeper: threading.Thread | None = None
 
@@ -102,7 +102,7 @@ class RunToken(RenewedToken):
         """Ask for the token just before its end, again and again: asking renews it."""
         while True:
             left = self.renewed_at - time.time()
-            time.sleep(max(_AGAIN_SECONDS, left))
+            time.sleep(max(self._again, left))
             try:
                 super().token()
             except NoToken:
