@@ -13,6 +13,7 @@ from mlflow_azure_backend.config import BackendConfig, MlflowOptions
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.project import Argument, DockerEnvironment, EntryPoint
 from mlflow_azure_backend.redaction import without_credentials
+from mlflow_azure_backend.runtime.reference import from_tracking_uri
 from mlflow_azure_backend.snapshot import Snapshot
 from mlflow_azure_backend.source import ProjectSource
 
@@ -40,8 +41,15 @@ class TrackingContext:
     parent_run_id: str | None = None
     rerun_of: str | None = None
 
-    def page_of(self, run_id: str) -> str | None:
-        """The address of a run in the tracking server's pages; None for a store that is no server."""
+    def page_of(self, run_id: str, tenant_id: str | None = None) -> str | None:
+        """The address of a run in the tracking server's pages, or in Azure ML studio; None for a store without pages.
+
+        Args:
+            run_id: The run's id.
+            tenant_id: Of the workspace, if that is known.
+        """
+        if urlsplit(self.uri).scheme == "azureml":
+            return from_tracking_uri(self.uri).studio_page(run_id, tenant_id)
         if urlsplit(self.uri).scheme not in ("http", "https"):
             return None
         server = without_credentials(self.uri).rstrip("/")

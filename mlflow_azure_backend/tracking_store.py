@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow_azure_backend.errors import TrackingError
 from mlflow_azure_backend.job import TrackingContext
 from mlflow_azure_backend.redaction import without_credentials
+from mlflow_azure_backend.workspace.finding import SHORT_URIS
 
 T = TypeVar("T")
 
@@ -35,7 +36,17 @@ _SLOWEST: Final = 64 * 1024
 
 
 def absolute_tracking_uri(uri: str, folder: Path) -> str:
-    """The same store seen from any folder: relative sqlite and file paths are taken from ``folder``."""
+    """The same store seen from any folder: relative sqlite and file paths are taken from ``folder``.
+
+    ``azureml://`` alone becomes the whole URI of the workspace that it means there.
+
+    Raises:
+        WorkspaceError: It means none, or Azure does not say where it is.
+    """
+    if uri in SHORT_URIS:
+        from mlflow_azure_backend.workspace.reaching import reach
+
+        return reach(uri, folder, os.environ).reference.tracking_uri
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         path = uri.removeprefix("sqlite:///")
         return uri if path in ("", ":memory:") else f"sqlite:///{(folder / path).resolve()}"

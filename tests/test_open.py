@@ -74,6 +74,29 @@ def test_it_is_opened_on_a_desktop_only(home: Path, tmp_path: Path, options: lis
         assert opened.read_text() == done.stdout.strip()
 
 
+@pytest.mark.parametrize(
+    ("host", "studio"),
+    [
+        ("westeurope.api.azureml.ms", "ml.azure.com"),
+        ("usgovvirginia.api.ml.azure.us", "ml.azure.us"),
+        ("chinaeast2.api.ml.azure.cn", "studio.ml.azure.cn"),
+    ],
+)
+def test_a_workspace_has_its_studio_also_for_runs_that_are_not_in_the_journal(
+    home: Path, host: str, studio: str
+) -> None:
+    workspace = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
+    uri = f"azureml://{host}/mlflow/v1.0{workspace}"
+    submit(home, replace(RECORD, tracking=TrackingContext(uri, "7")))
+    page = f"https://{studio}/runs/%s?wsid=/subscriptions/s/resourcegroups/g/workspaces/w%s\n"
+    assert ask("open", "4f2a", AZURE_TENANT_ID="").stdout == page % ("4f2a9c1e", "")
+    assert ask("open", "gentle_ox", MLFLOW_TRACKING_URI=uri, AZURE_TENANT_ID="t").stdout == page % (
+        "gentle_ox",
+        "&tid=t",
+    )
+    assert ask("open", "gentle_ox", MLFLOW_TRACKING_URI="sqlite:////x.db").returncode == 1
+
+
 def test_a_database_has_none_and_the_line_that_starts_one_is_said(home: Path) -> None:
     submit(home, replace(RECORD, tracking=TrackingContext("sqlite:////a b/m.db", "7")))
     done = ask("open", "4f2a", DISPLAY=":1", BROWSER="false")

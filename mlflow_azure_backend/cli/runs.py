@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import click
 
@@ -133,27 +134,41 @@ def cancel(run: str) -> None:
 @click.argument("run")
 @click.option("--print", "only_print", is_flag=True, help="Only print the link.")
 def open_run(run: str, only_print: bool) -> None:
-    """Show a run in the tracking server's pages: print its link, and open it on a desktop.
+    """Show a run in the tracking server's pages, or in Azure ML studio: print its link, and open it on a desktop.
 
     \b
     Example: mlflow-azure open 4f2a9c1e
     """
-    record = synced_journal().find(run).record()
-    if record is None or record.run_id is None:
-        raise UnknownRun(f"nothing is recorded of run {run}", next_step="see `mlflow-azure list`")
+    tracking, run_id = _whereabouts(run)
     console = Console()
-    link = record.tracking.page_of(record.run_id)
+    link = tracking.page_of(run_id, os.environ.get("AZURE_TENANT_ID") or None)
     if link is None:
-        store = shlex.quote(without_credentials(record.tracking.uri))
+        store = shlex.quote(without_credentials(tracking.uri))
         console.note("its tracking store has no pages of its own; start some with the line below, then open the link")
         console.plain(f"mlflow ui --backend-store-uri {store}")
-        link = TrackingContext("http://127.0.0.1:5000", record.tracking.experiment_id).page_of(record.run_id)
+        link = TrackingContext("http://127.0.0.1:5000", tracking.experiment_id).page_of(run_id)
         only_print = True
     console.plain(str(link))
     if not only_print and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         import webbrowser
 
         webbrowser.open(str(link))
+
+
+def _whereabouts(run: str) -> tuple[TrackingContext, str]:
+    """Where a run is recorded, and its whole id; one that the journal does not know may still be in the workspace."""
+    try:
+        record = synced_journal().find(run).record()
+    except UnknownRun:
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if not uri.startswith("azureml:"):
+            raise
+        from mlflow_azure_backend.tracking_store import absolute_tracking_uri
+
+        return TrackingContext(absolute_tracking_uri(uri, Path.cwd())), run
+    if record is None or record.run_id is None:
+        raise UnknownRun(f"nothing is recorded of run {run}", next_step="see `mlflow-azure list`")
+    return record.tracking, record.run_id
 
 
 @click.command("sync")

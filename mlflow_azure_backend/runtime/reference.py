@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
-from .clouds import CLOUDS, cloud_of_host
+from .clouds import CLOUDS, PUBLIC, cloud_of_host
 
 _PROVIDER = "providers/Microsoft.MachineLearningServices/workspaces"
 _ARM_ID = re.compile(
@@ -59,6 +60,18 @@ class WorkspaceReference:
     def service(self, name: str) -> str:
         """The address of one of its services, such as ``history/v1.0``, ``artifact/v2.0`` and ``mlflow/v2.0``."""
         return f"https://{self._known_host}/{name}{self.arm_id}"
+
+    def studio_page(self, run_id: str, tenant_id: str | None = None) -> str:
+        """The address of a run in Azure ML studio; only for a workspace whose host is known.
+
+        Args:
+            run_id: The run's id, which is the job's name.
+            tenant_id: Of the workspace; None: the one that the browser is signed in to.
+        """
+        cloud = cloud_of_host(self._known_host) or PUBLIC
+        group = f"/subscriptions/{self.subscription_id}/resourcegroups/{self.resource_group}"
+        tenant = "" if tenant_id is None else f"&tid={tenant_id}"
+        return f"https://{cloud.studio}/runs/{quote(run_id)}?wsid={group}/workspaces/{self.workspace_name}{tenant}"
 
     @property
     def _known_host(self) -> str:
