@@ -27,17 +27,18 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None, **_newer: An
     del artifact_uri
     from mlflow_azure_backend.runtime.tracking import WorkspaceTrackingStore
 
-    return WorkspaceTrackingStore(_session(store_uri))
+    return WorkspaceTrackingStore(session_for(store_uri))
 
 
 def model_registry_store(store_uri: str, **_newer: Any) -> WorkspaceModelRegistryStore:
     """The model registry of a workspace; arguments and errors as for ``tracking_store``."""
     from mlflow_azure_backend.runtime.registry import WorkspaceModelRegistryStore
 
-    return WorkspaceModelRegistryStore(_session(store_uri))
+    return WorkspaceModelRegistryStore(session_for(store_uri))
 
 
-def _session(uri: str) -> Session:
+def session_for(uri: str) -> Session:
+    """The session of this process with the workspace of a tracking URI; arguments and errors as above."""
     import os
     from pathlib import Path
 

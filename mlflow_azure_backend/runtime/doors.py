@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .artifacts import WorkspaceArtifactRepository
     from .registry import WorkspaceModelRegistryStore
     from .tracking import WorkspaceTrackingStore
 
@@ -30,6 +31,19 @@ def model_registry_store(store_uri: str, **_newer: Any) -> WorkspaceModelRegistr
     from .registry import WorkspaceModelRegistryStore
 
     return WorkspaceModelRegistryStore(_session(store_uri))
+
+
+def artifact_repository(
+    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None, **_newer: Any
+) -> WorkspaceArtifactRepository:
+    """MLflow's artifact repository for ``azureml``.
+
+    Raises:
+        MlflowException: The URI is none of a workspace's artifacts, or this job has no token for it.
+    """
+    from .artifacts import WorkspaceArtifactRepository
+
+    return WorkspaceArtifactRepository(artifact_uri, _session, tracking_uri, registry_uri)
 
 
 def _session(uri: str) -> Any:
