@@ -84,6 +84,12 @@ class Job:
         return f"ExperimentRun/dcid.{self.name}/"
 
     @property
+    def compute(self) -> str | None:
+        """The name of its cluster; None: it is serverless."""
+        identity: str | None = self.properties.get("computeId")
+        return None if not identity else identity.rpartition("/")[2]
+
+    @property
     def nodes(self) -> int:
         """How many nodes it has."""
         return int(self.properties["resources"]["instanceCount"])

@@ -120,7 +120,7 @@ def _of_job(job: Job, status: str) -> Run:
         user=job.user,
         tags=job.properties["tags"],
         properties=job.properties["properties"],
-        target=(job.properties["computeId"] or "serverless").rpartition("/")[2],
+        target=job.compute or "serverless",
         nodes=job.properties["resources"]["instanceCount"],
         parent=None,
         kind="azureml.scriptrun",

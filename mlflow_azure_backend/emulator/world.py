@@ -14,6 +14,7 @@ from mlflow_azure_backend.emulator.execution import Execution
 from mlflow_azure_backend.emulator.execution.images import remove_images
 from mlflow_azure_backend.emulator.faults import Faults
 from mlflow_azure_backend.emulator.jobs import Jobs
+from mlflow_azure_backend.emulator.nodes import Cluster
 from mlflow_azure_backend.emulator.orders import Orders
 from mlflow_azure_backend.emulator.settings import Settings
 from mlflow_azure_backend.emulator.state import State
@@ -40,6 +41,7 @@ class World:
         exchanges: What was asked and answered lately.
         building: Held while an environment is built, by its key.
         address: The proxy's port, once it listens.
+        clusters: The nodes of clusters, by their names in small letters.
         images: Names of the images that were built, removed at the end.
         orders: What tests ordered to happen to jobs, by the job's name.
         closing: Set once the emulator ends.
@@ -58,6 +60,7 @@ class World:
     exchanges: Exchanges = field(default_factory=Exchanges)
     building: dict[str, asyncio.Lock] = field(default_factory=dict)
     address: list[int] = field(default_factory=list)
+    clusters: dict[str, Cluster] = field(default_factory=dict)
     images: set[str] = field(default_factory=set)
     orders: dict[str, Orders] = field(default_factory=dict)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,6 +89,10 @@ class World:
     def port(self) -> int:
         """The proxy's port."""
         return self.address[0]
+
+    def cluster(self, name: str) -> Cluster:
+        """The nodes of the cluster of this name."""
+        return self.clusters.setdefault(name.lower(), Cluster(self.clock))
 
     def orders_for(self, name: str) -> Orders:
         """What is ordered for the job of this name."""

@@ -14,7 +14,8 @@ import pytest
 from uv import find_uv_bin
 
 from mlflow_azure_backend.emulator import EmulatorServer
-from tests.emulator.test_data_plane import Client
+from tests.emulator.test_distributed_jobs import run
+from tests.emulator.test_jobs import Submitter
 
 pytestmark = pytest.mark.package_index
 
@@ -86,21 +87,13 @@ def test_models_are_registered(told: Mapping[str, Any]) -> None:
     assert "does not rename" in registered["renamed"]
 
 
-def test_a_run_is_resumed_with_its_own_token(
-    python: Path, emulator: EmulatorServer, tmp_path: Path, told: Mapping[str, Any]
+def test_a_jobs_code_goes_on_with_the_jobs_run_by_the_jobs_token(
+    python: Path, emulator: EmulatorServer, tmp_path: Path
 ) -> None:
-    run = told["run_id"]
-    with Client(emulator) as client:
-        token = client.get(f"{client.history}/experiments/an%20experiment/runs/{run}/token").json()["token"]
-    seen = program(
-        python,
-        emulator,
-        tmp_path,
-        "resume",
-        MLFLOW_TRACKING_URI=emulator.tracking_uri,
-        MLFLOW_TRACKING_TOKEN=token,
-        MLFLOW_RUN_ID=run,
-        MLFLOW_EXPERIMENT_NAME="an experiment",
-        AZURE_CLIENT_SECRET="wrong",  # noqa: S106 - it must not be needed
-    )
-    assert seen == {"run_id": run, "metrics": {"loss": 1 / 249, "resumed": 1.0}, "artifact": "from inside"}
+    with Submitter(emulator) as client:
+        command = f"'{python}' -W ignore '{PROGRAM}' '{tmp_path}' resume"
+        logs = run(client, "resuming", command=command, environmentId=client.environment())
+        token = client.get(f"{client.history}/experimentids/0/runs/resuming/token").json()
+    seen = json.loads(logs["user_logs/std_log.txt"].splitlines()[-1])
+    assert seen == {"run_id": "resuming", "metrics": {"resumed": 1.0}, "artifact": "from inside"}
+    assert set(token) == {"token", "expiryTimeUtc"}

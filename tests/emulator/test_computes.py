@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -134,3 +136,36 @@ def test_a_job_runs_on_a_cluster_that_can_have_it(ml_client: MLClient, emulator:
         refused = client.submit("on-failed", command="exit 0", **common)
         assert "is in state Failed" in refused.json()["error"]["message"]
     ml_client.compute.begin_delete("one-node").result()
+
+
+def test_jobs_wait_for_the_nodes_of_their_cluster_in_order(
+    ml_client: MLClient, emulator: EmulatorServer, tmp_path: Path
+) -> None:
+    from azure.ai.ml.entities import AmlCompute
+
+    cluster = AmlCompute(name="small", size="Standard_DS1_v2", max_instances=2)
+    ml_client.compute.begin_create_or_update(cluster).result()
+    fifos = {name: tmp_path / name for name in ("one", "pair", "late")}
+    for fifo in fifos.values():
+        os.mkfifo(fifo)
+    with Submitter(emulator) as client:
+        common = {"computeId": f"{client.workspace}/computes/small", "environmentId": client.environment()}
+        for name, nodes in (("one", 1), ("pair", 2), ("late", 1)):
+            command = f"cat '{fifos[name]}'"
+            client.submit(name, command=command, **common, resources={"instanceCount": nodes})
+            client.wait(name, *(["Running"] if name == "one" else ["Queued"]))
+        compute = client.get(f"{client.arm}/computes/small", params=VERSION).json()["properties"]["properties"]
+        counts = {name: count for name, count in compute["nodeStateCounts"].items() if count}
+        assert (compute["currentNodeCount"], counts) == (1, {"runningNodeCount": 1})
+        # A node is free, but the pair that needs two has asked before.
+        assert client.job("late")["properties"]["status"] == "Queued"
+        fifos["one"].write_bytes(b"")
+        client.wait("pair", "Running")
+        assert client.job("late")["properties"]["status"] == "Queued"
+        cluster.max_instances = 3
+        ml_client.compute.begin_create_or_update(cluster).result()
+        client.wait("late", "Running")
+        for name in ("pair", "late"):
+            fifos[name].write_bytes(b"")
+            client.wait(name, "Completed")
+    ml_client.compute.begin_delete("small").result()

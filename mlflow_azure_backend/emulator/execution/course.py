@@ -7,11 +7,12 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlflow_azure_backend.emulator.durations import duration
 from mlflow_azure_backend.emulator.execution.attempt import Attempt, Ended, Start
 from mlflow_azure_backend.emulator.execution.data import JobData
 from mlflow_azure_backend.emulator.execution.ends import Preempted, Refused, TimedOut
@@ -21,13 +22,13 @@ from mlflow_azure_backend.emulator.execution.logs import bring_held
 from mlflow_azure_backend.emulator.execution.places import asset_properties
 from mlflow_azure_backend.emulator.execution.ranks import Rank, ranks_of
 from mlflow_azure_backend.emulator.execution.variables import runtime_variables
+from mlflow_azure_backend.emulator.nodes import Cluster, Loan, Scale, scale_of
 
 if TYPE_CHECKING:
     from mlflow_azure_backend.emulator.jobs import Job
     from mlflow_azure_backend.emulator.orders import Orders
     from mlflow_azure_backend.emulator.world import World
 
-_DURATION = re.compile(r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?$")
 _PLACE = re.compile(r"\$\{\{\s*([\w.]+)\s*\}\}")
 
 
@@ -88,22 +89,40 @@ class Execution:
         self._end(ended)
 
     async def _attempt(self, number: int, ranks: list[Rank], environment: Environment, timeout: float | None) -> Ended:
-        """Wait for nodes, and run the commands on them; what they have written by then is kept, however they end.
+        """Wait for nodes, and run the commands on them.
 
         Raises:
             Preempted: The nodes were taken away; the job waits in the queue again.
             TimedOut: Time is over; cancellation is asked for.
         """
-        jobs, name, folder = self.world.jobs, self.job.name, self.folder / f"attempt-{number}"
-        jobs.move(name, "Queued")
-        await asyncio.sleep(self.world.settings.queue_seconds)
-        jobs.move(name, "Provisioning")
-        await asyncio.sleep(self.world.settings.provisioning_seconds)
+        jobs, settings = self.world.jobs, self.world.settings
+        jobs.move(self.job.name, "Queued")
+        await asyncio.sleep(settings.queue_seconds)
+        async with self._nodes() as loan:
+            jobs.move(self.job.name, "Provisioning")
+            await asyncio.sleep(settings.provisioning_seconds if loan.cold else 0)
+            try:
+                return await self._on_nodes(number, ranks, environment, timeout)
+            except Preempted:
+                loan.lost = True
+                jobs.move(self.job.name, "Queued")
+                raise
+
+    def _nodes(self) -> AbstractAsyncContextManager[Loan]:
+        """The job's nodes: its cluster's, or new ones."""
+        name, count = self.job.compute, self.job.nodes
+        if name is None:
+            return Cluster(self.world.clock).lend(count, lambda: Scale(0, count, 0))
+        return self.world.cluster(name).lend(count, lambda: scale_of(self.world.state, name))
+
+    async def _on_nodes(self, number: int, ranks: list[Rank], environment: Environment, timeout: float | None) -> Ended:
+        """Run the commands; what they have written by their end is kept, however they end."""
+        folder = self.folder / f"attempt-{number}"
         data, workings = JobData(self.world, self.job, folder), {rank.node: _working(folder, rank) for rank in ranks}
         for working in workings.values():
             await data.fetch_code(working)
         command = _filled(self.job.properties["command"], await data.fetch())
-        jobs.move(name, "Running")
+        self.world.jobs.move(self.job.name, "Running")
         # Where logs of later attempts are is inferred from what clients of Azure's clusters look for.
         logs = f"{self.job.artifacts}user_logs/" + (f"retry_{number - 1:03}/" if number > 1 else "")
         variables = {**environment.variables, **runtime_variables(self.world, self.job, data.outputs)}
@@ -116,12 +135,9 @@ class Execution:
             starts = [in_container(environment.image, start, folder, resources) for start in starts]
         try:
             return await Attempt(self.world.storage, folder / "logs", self.orders).run(starts, timeout)
-        except Preempted:
-            jobs.move(name, "Queued")
-            raise
         except TimedOut:
             # "When this limit is reached, the system cancels the job": the reference of command jobs, `limits.timeout`.
-            jobs.move(name, "CancelRequested")
+            self.world.jobs.move(self.job.name, "CancelRequested")
             raise
         finally:
             if not self.world.closing.is_set():
@@ -146,10 +162,10 @@ class Execution:
         asked = (self.job.properties.get("limits") or {}).get("timeout")
         if asked is None:
             return None
-        found = _DURATION.match(asked)
-        if found is None:
+        limit = duration(asked)
+        if limit is None:
             raise Refused(f"limits.timeout: {asked} is no duration of days, hours, minutes and seconds, like PT1H30M")
-        return timedelta(**{unit: int(number) for unit, number in found.groupdict("0").items()}).total_seconds()
+        return limit.total_seconds()
 
 
 def _working(folder: Path, rank: Rank) -> Path:

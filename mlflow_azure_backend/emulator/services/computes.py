@@ -9,6 +9,7 @@ from typing import Any
 from mlflow_azure_backend.emulator import long_running
 from mlflow_azure_backend.emulator.azure_errors import arm_error, resource_not_found, user_error
 from mlflow_azure_backend.emulator.call import Answer, Call
+from mlflow_azure_backend.emulator.nodes import KIND, scale_of
 from mlflow_azure_backend.emulator.routing import ARM, AUDIENCE_ARM, WORKSPACE, Known, Service
 from mlflow_azure_backend.emulator.services.arm_workspaces import ML_API_VERSIONS, check_workspace
 from mlflow_azure_backend.emulator.specification import CLUSTER_UPDATE, COMPUTE
@@ -16,9 +17,6 @@ from mlflow_azure_backend.emulator.specification import CLUSTER_UPDATE, COMPUTE
 service = Service(
     "Compute clusters", host=ARM, audiences=(AUDIENCE_ARM,), prefix=WORKSPACE, api_versions=ML_API_VERSIONS
 )
-
-KIND = "computes"
-"""What clusters are kept as in the state, by their name in small letters."""
 
 _PATH = "/computes/{name}"
 _SPECIFICATION = "specification 2024-10-01, Compute"
@@ -47,20 +45,27 @@ def _shown(call: Call, document: dict[str, Any]) -> dict[str, Any]:
     state = "Succeeded" if settled else document["changing"]
     state = "Failed" if document["error"] is not None and settled else state
     state = "Deleting" if document["deleted"] is not None else state
-    nodes = cluster["properties"]["scaleSettings"]["minNodeCount"] if state == "Succeeded" else 0
-    error = document["error"]
-    counts = dict.fromkeys(("preparing", "running", "leaving", "unusable", "preempted"), 0)
+    busy, idle = _nodes(call, resource["name"]) if state == "Succeeded" else (0, 0)
+    nodes, error = busy + idle, document["error"]
+    counts = {"idle": idle, "running": busy, **dict.fromkeys(("preparing", "leaving", "unusable", "preempted"), 0)}
     properties = {
         **cluster["properties"],
         "allocationState": "Steady" if settled else "Resizing",
         "allocationStateTransitionTime": long_running.instant(document["changed"]),
         "currentNodeCount": nodes,
         "targetNodeCount": nodes,
-        "nodeStateCounts": {f"{name}NodeCount": count for name, count in {"idle": nodes, **counts}.items()},
+        "nodeStateCounts": {f"{name}NodeCount": count for name, count in counts.items()},
         "errors": None,
     }
     told = {"provisioningState": state, "provisioningErrors": None if error is None else [{"error": error}]}
     return {**resource, "properties": {**cluster, **told, "properties": properties}}
+
+
+def _nodes(call: Call, name: str) -> tuple[int, int]:
+    """How many nodes jobs have, and how many stand ready."""
+    cluster = call.world.cluster(name)
+    cluster.settle(scale_of(call.world.state, name))
+    return cluster.busy, cluster.idle
 
 
 def _cores(size: str) -> int:
@@ -125,13 +130,14 @@ def _scale(asked: dict[str, Any] | None) -> dict[str, Any]:
     return scale
 
 
-def _keep(call: Call, name: str, resource: dict[str, Any], changing: str) -> dict[str, str]:
+async def _keep(call: Call, name: str, resource: dict[str, Any], changing: str) -> dict[str, str]:
     """Keep a cluster that is being made or changed; returns the headers of the operation."""
     seconds = call.world.settings.provisioning_seconds
     now = call.world.clock.now()
     ready = (now + timedelta(seconds=seconds)).timestamp()
     document = {"resource": resource, "changing": changing, "changed": now.timestamp(), "ready": ready}
     call.world.state.put(KIND, name.lower(), {**document, "deleted": None, "error": None})
+    await call.world.cluster(name).notice()
     return long_running.start(call, "compute", seconds, family="compute")
 
 
@@ -176,7 +182,7 @@ async def put_compute(call: Call) -> Answer:
         "identity": call.body.get("identity"),
         "properties": properties,
     }
-    headers = _keep(call, name, resource, "Creating" if old is None else "Updating")
+    headers = await _keep(call, name, resource, "Creating" if old is None else "Updating")
     del headers["Location"]
     return Answer(_shown(call, _find(call, name)), 201 if old is None else 200, headers)
 
@@ -191,7 +197,7 @@ async def scale_compute(call: Call) -> Answer:
     wanted = ((call.body.get("properties") or {}).get("properties") or {}).get("scaleSettings") or {}
     cluster["scaleSettings"] = _scale({**cluster["scaleSettings"], **wanted})
     _check_quota(call, name, cluster["vmSize"], cluster["scaleSettings"])
-    headers = _keep(call, name, resource, "Updating")
+    headers = await _keep(call, name, resource, "Updating")
     del headers["Location"]
     return Answer(_shown(call, _find(call, name)), 200, headers)
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 from mlflow_azure_backend.emulator.azure_errors import arm_error
 from mlflow_azure_backend.emulator.call import Answer, Call
 from mlflow_azure_backend.emulator.jobs import Job
+from mlflow_azure_backend.emulator.nodes import KIND as COMPUTES
 from mlflow_azure_backend.emulator.routing import CONTROL, Known, Service
-from mlflow_azure_backend.emulator.services.computes import KIND as COMPUTES
 
 service = Service("Emulator control", host=CONTROL)
 
