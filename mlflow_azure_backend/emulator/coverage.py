@@ -14,6 +14,12 @@ naming the operation.
 **recorded**: traffic of the real service was read. **specified**: Microsoft published a specification, documentation or
 a client that says so.
 **inferred**: neither; it is what would be consistent. **the emulator's own**: the real service has no such operation.
+What the inferred parts put at risk where clients come to rely on them stands below the tables.
+"""
+
+_RISKS = """## What is inferred, and what that puts at risk
+
+Of the operations on which clients submit, follow and cancel jobs, and wherever else a client could come to rely on it.
 """
 
 
@@ -27,7 +33,12 @@ def table(services: Iterable[Service]) -> str:
         parts += [f"## {service.title}\n", "| operation | request | known | source |", "|---|---|---|---|"]
         parts += list(_rows(service.operations))
         parts.append("")
-    return "\n".join(parts)
+    parts.append(_RISKS)
+    risks = dict.fromkeys(one.risk for one in operations if one.risk)
+    for risk in risks:
+        names = ", ".join(one.name for one in operations if one.risk == risk)
+        parts.append(f"- **{names}**: {risk}.")
+    return "\n".join(parts) + "\n"
 
 
 def _rows(operations: Iterable[Operation]) -> Iterator[str]:
@@ -35,4 +46,6 @@ def _rows(operations: Iterable[Operation]) -> Iterator[str]:
         path = one.template.replace(WORKSPACE, "{ws}")
         method = "any method" if one.method == "*" else one.method
         request = f"{method} {one.host}{path if path.startswith('/') else f'/…/{path}'}"
-        yield f"| {one.name} | `{request}` | {one.known.value} | {one.source} |"
+        in_part = one.risk and one.known is not Known.INFERRED
+        known = f"{one.known.value}; in part inferred" if in_part else one.known.value
+        yield f"| {one.name} | `{request}` | {known} | {one.source} |"

@@ -66,6 +66,7 @@ class Operation:
         api_versions: Values of ``api-version`` that are taken; None: the operation has no versions.
         known: How well its behaviour is known.
         source: Where from, for the coverage table.
+        risk: What of it is inferred all the same, and what a client must therefore not rely on; empty: nothing.
         audiences: Whom a bearer token may be made out to; empty: no token is asked for.
         raw: The body is not JSON, and is left for the handler to read.
         body: What the JSON body may hold; None: that is the handler's to say.
@@ -79,6 +80,7 @@ class Operation:
     api_versions: frozenset[str] | None
     known: Known
     source: str
+    risk: str
     audiences: tuple[str, ...]
     raw: bool
     body: Shape | None
@@ -112,6 +114,7 @@ class Service:
         *,
         known: Known,
         source: str,
+        risk: str = "",
         raw: bool = False,
         body: Shape | None = None,
         audiences: tuple[str, ...] | None = None,
@@ -128,6 +131,7 @@ class Service:
                     api_versions=self._api_versions,
                     known=known,
                     source=source,
+                    risk=risk,
                     audiences=self._audiences if audiences is None else audiences,
                     raw=raw,
                     body=body,

@@ -41,6 +41,7 @@ class Run:
         properties: Its properties, which only the service sets.
         target: The compute's name; None: no compute is known.
         nodes: How many of it; 0: no compute is known.
+        hidden: Whether it is archived.
         parent: The run that it is a child of; None: it is none.
         kind: Run history's ``runType``.
         error: Why it failed, in run history's form; None: it did not, or it is not known.
@@ -58,6 +59,7 @@ class Run:
     properties: Mapping[str, str]
     target: str | None
     nodes: int
+    hidden: bool
     parent: str | None
     kind: str
     error: Mapping[str, Any] | None
@@ -121,6 +123,7 @@ def _of_job(job: Job, status: str) -> Run:
         tags=job.properties["tags"],
         properties=job.properties["properties"],
         target=job.compute or "serverless",
+        hidden=bool(job.properties["isArchived"]),
         nodes=job.properties["resources"]["instanceCount"],
         parent=None,
         kind="azureml.scriptrun",
@@ -144,6 +147,7 @@ def _from_mlflow(told: Mapping[str, Any]) -> Run:
         tags=tags,
         properties={},
         target=None,
+        hidden=False,
         nodes=0,
         parent=tags.get("mlflow.parentRunId"),
         kind="azureml.mlflow",

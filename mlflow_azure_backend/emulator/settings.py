@@ -38,7 +38,7 @@ class Settings:
             then (``{image}``: the image itself), or ``process`` for processes of this machine.
         conda_mirror: What stands for ``https://conda.anaconda.org``; empty: itself, or what rattler's own settings say.
         retry_after_seconds: What ``Retry-After`` says on asynchronous operations.
-        core_quota: vCPUs that all clusters at their largest may have; more is refused as Azure refuses it.
+        core_quota: vCPUs that a cluster's smallest number of nodes, at least one, may have; more is refused.
         logged_models: Whether MLflow 3's ``logged-models`` endpoints answer; the real service does not have them.
         outside: Whether hosts that are not emulated are reached; False: they get 403.
     """

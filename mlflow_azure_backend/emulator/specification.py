@@ -123,6 +123,7 @@ _COMMAND = Record(
         "limits": Record({"jobLimitsType": Text(("Command",)), "timeout": _DURATION}, required=("jobLimitsType",)),
         "queueSettings": Record({"jobTier": Text(("Null", "Spot", "Basic", "Standard", "Premium")), "priority": COUNT}),
         "parameters": ANYTHING,
+        "autologgerSettings": ANYTHING,
     },
     required=("command", "environmentId"),
 )

@@ -64,12 +64,16 @@ def test_ml_client_makes_scales_and_deletes_a_cluster(ml_client: MLClient, emula
 def test_what_exceeds_the_quota_is_refused_with_its_numbers(ml_client: MLClient) -> None:
     from azure.ai.ml.entities import AmlCompute
 
-    ml_client.compute.begin_create_or_update(AmlCompute(name="half", size="Standard_D16s_v3", max_instances=4)).result()
-    with pytest.raises(
-        HttpResponseError, match=r"Maximum allowed: 100, Current in use: 64, Additional requested: 40\."
+    for size, least, words in (
+        ("Standard_D128s_v3", 0, r"quota of 100 and cannot accomodate for at least 1 .* which maps to 128 vCPUs\."),
+        ("Standard_DS13_v2", 13, r"quota of 100 and is less than the .* min nodes of 13 which maps to 104 vCPUs\."),
     ):
-        ml_client.compute.begin_create_or_update(AmlCompute(name="more", size="Standard_DS13_v2", max_instances=5))
-    ml_client.compute.begin_delete("half").result()
+        wanted = AmlCompute(name="too-big", size=size, min_instances=least, max_instances=20)
+        with pytest.raises(HttpResponseError, match=words):
+            ml_client.compute.begin_create_or_update(wanted)
+    fits = AmlCompute(name="fits", size="Standard_DS13_v2", min_instances=12, max_instances=20)
+    assert ml_client.compute.begin_create_or_update(fits).result().max_instances == 20
+    ml_client.compute.begin_delete("fits").result()
 
 
 def test_provisioning_can_be_ordered_to_fail(ml_client: MLClient, emulator: EmulatorServer) -> None:

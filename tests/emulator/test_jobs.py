@@ -119,7 +119,7 @@ def test_a_job_runs_and_its_run_is_its_own(client: Submitter) -> None:
     assert (again.status_code, again.json()["properties"]["description"]) == (200, "said later")
     refused = client.submit("Quiet_Fox-1", **{**wanted, "command": "other"}).json()["error"]["message"]
     assert refused.startswith("A job with this name already exists.")
-    assert "the existing job's command cannot be changed. Only description, tags" in refused
+    assert "the existing job's Command cannot be changed. Only description, tags" in refused
 
 
 def test_a_log_grows_while_the_job_runs_and_cancel_ends_its_tree(client: Submitter, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ NEWER = {
     "assetName",
     "assetVersion",
     "autoDeleteSetting",
+    "autologgerSettings",
     "dataCollector",
     "datasets",
     "dockerArgsList",

@@ -168,6 +168,10 @@ async def list_datastores(call: Call) -> Answer:
     "/datastores/{name}/listSecrets",
     known=Known.SPECIFIED,
     source="recording of 2022 without a body; expirableSecret from the 2024-10-01 specification and azure-ai-ml",
+    risk=(
+        "no answer to expirableSecret is known from a recording: what the signature allows, and for how long, is "
+        "inferred; a workspace set up for identities gives none"
+    ),
 )
 async def list_secrets(call: Call) -> Answer:
     """The account's key, or a SAS when ``expirableSecret`` asks for one."""

@@ -24,7 +24,11 @@ service = Service("Assets", host=ARM, audiences=(AUDIENCE_ARM,), prefix=WORKSPAC
 
 _SPECIFICATION = "specification 2024-10-01; azure-ai-ml 1.35 as it asks and what it reads"
 _CODES = "recordings test_code (2023-04-01) of a code's versions by hash, which answers for the whole workspace"
-_UPLOAD = "azure-ai-ml 1.35 as it asks and what it reads; no recording of a live answer is known"
+_UPLOAD = f"{_SPECIFICATION}: …_CreateOrGetStartPendingUpload"
+_UPLOAD_RISK = (
+    "no recording of an answer is known: what the container is called, how long the signature holds and what it allows "
+    "is inferred. A client must use the addresses as they are given, and ask for others when they are refused"
+)
 
 
 @dataclass(frozen=True)
@@ -197,8 +201,9 @@ def _declare(kind: Kind) -> None:
         handle: Handler,
         basis: tuple[Known, str] = (Known.SPECIFIED, _SPECIFICATION),
         body: Shape | None = None,
+        risk: str = "",
     ) -> None:
-        service.operation(name, method, path, known=basis[0], source=basis[1], body=body)(handle)
+        service.operation(name, method, path, known=basis[0], source=basis[1], risk=risk, body=body)(handle)
 
     declare(f"{kind.operations}_CreateOrUpdate", "PUT", version, kind.put_version, listed, kind.body)
     declare(f"{kind.operations}_Get", "GET", version, kind.get_version, listed)
@@ -207,8 +212,8 @@ def _declare(kind: Kind) -> None:
     declare(f"{containers}_Get", "GET", one, kind.get_container)
     declare(f"{containers}_List", "GET", f"/{kind.path}", kind.list_containers)
     upload = f"{kind.operations}_CreateOrGetStartPendingUpload"
-    basis = (Known.INFERRED, _UPLOAD)
-    declare(upload, "POST", f"{version}/startPendingUpload", kind.start_upload, basis, PENDING_UPLOAD)
+    basis = (Known.SPECIFIED, _UPLOAD)
+    declare(upload, "POST", f"{version}/startPendingUpload", kind.start_upload, basis, PENDING_UPLOAD, _UPLOAD_RISK)
 
 
 for _kind in KINDS:

@@ -20,6 +20,10 @@ service = Service(
 
 _PATH = "/computes/{name}"
 _SPECIFICATION = "specification 2024-10-01, Compute"
+_QUOTA = (
+    "which sizes and numbers a quota refuses, and the words for more than one node and for what cannot be changed, are "
+    "inferred: a client must not tell causes apart by them"
+)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 _SIZE = re.compile(r"standard_[a-z]+(?P<number>\d+)[a-z]*(_.*)?", re.IGNORECASE)
 _OLD_SIZES = {1: 1, 2: 2, 3: 4, 4: 8, 5: 16, 11: 2, 12: 4, 13: 8, 14: 16, 15: 20}
@@ -103,21 +107,23 @@ def check_job(call: Call, identity: str, nodes: int) -> None:
         raise user_error(400, words, "BadArgument", nodes=str(nodes), name=name, most=str(most))
 
 
-def _check_quota(call: Call, name: str, size: str, scale: dict[str, Any]) -> None:
-    """That this cluster at its largest fits beside the others at theirs."""
-    used = 0
-    for key, other in call.world.state.items(KIND):
-        if key != name.lower() and not _is_over(call, other["deleted"]):
-            cluster = other["resource"]["properties"]["properties"]
-            used += _cores(cluster["vmSize"]) * cluster["scaleSettings"]["maxNodeCount"]
-    wanted, quota = _cores(size) * scale["maxNodeCount"], call.world.settings.core_quota
-    if used + wanted > quota:
-        raise arm_error(
-            400,
-            "ClusterCoreQuotaReached",
-            f"Operation results in exceeding quota limits of Core. Maximum allowed: {quota}, Current in use: {used}, "
-            f"Additional requested: {wanted}.",
-        )
+def _check_quota(call: Call, size: str, scale: dict[str, Any]) -> None:
+    """That the quota has room for one node, and for those that are always there; that it has for all comes up in jobs.
+
+    The words for one node are those of mlops-v2#81; those for the smallest number follow azure-docs#52413.
+    """
+    least, quota = scale["minNodeCount"], call.world.settings.core_quota
+    cores = _cores(size) * max(1, least)
+    if cores <= quota:
+        return
+    words = f"The specified subscription has a total vCPU quota of {quota} and "
+    if least <= 1:
+        words += f"cannot accomodate for at least 1 requested managed compute node which maps to {cores} vCPUs."
+    else:
+        words += f"is less than the requested managed compute's min nodes of {least} which maps to {cores} vCPUs."
+    more = "https://docs.microsoft.com/azure/machine-learning/how-to-manage-quotas#request-quota-increases"
+    words += f" Talk to your Subscription Admin or refer to {more} to increase the total quota."
+    raise arm_error(400, "BadRequest", words)
 
 
 def _scale(asked: dict[str, Any] | None) -> dict[str, Any]:
@@ -141,7 +147,15 @@ async def _keep(call: Call, name: str, resource: dict[str, Any], changing: str) 
     return long_running.start(call, "compute", seconds, family="compute")
 
 
-@service.operation("Compute_CreateOrUpdate", "PUT", _PATH, known=Known.SPECIFIED, source=_SPECIFICATION, body=COMPUTE)
+@service.operation(
+    "Compute_CreateOrUpdate",
+    "PUT",
+    _PATH,
+    known=Known.SPECIFIED,
+    source=f"{_SPECIFICATION}; words of a refused quota from mlops-v2#81",
+    risk=_QUOTA,
+    body=COMPUTE,
+)
 async def put_compute(call: Call) -> Answer:
     """Make a cluster, or change how it scales; its size stays what it was."""
     check_workspace(call)
@@ -158,7 +172,7 @@ async def put_compute(call: Call) -> Answer:
     old = None if old is None or old["deleted"] is not None else old
     if old is not None and old["resource"]["properties"]["properties"]["vmSize"].lower() != size.lower():
         raise user_error(400, "The VM size of compute {name} cannot be changed.", "BadArgument", name=name)
-    _check_quota(call, name, size, scale)
+    _check_quota(call, size, scale)
     defaults = {"osType": "Linux", "vmPriority": "Dedicated", "isolatedNetwork": False, "enableNodePublicIp": True}
     given = {key: value for key, value in wanted.items() if value is not None}
     now = long_running.instant(call.world.clock.now().timestamp())
@@ -196,7 +210,7 @@ async def scale_compute(call: Call) -> Answer:
     cluster = resource["properties"]["properties"]
     wanted = ((call.body.get("properties") or {}).get("properties") or {}).get("scaleSettings") or {}
     cluster["scaleSettings"] = _scale({**cluster["scaleSettings"], **wanted})
-    _check_quota(call, name, cluster["vmSize"], cluster["scaleSettings"])
+    _check_quota(call, cluster["vmSize"], cluster["scaleSettings"])
     headers = await _keep(call, name, resource, "Updating")
     del headers["Location"]
     return Answer(_shown(call, _find(call, name)), 200, headers)

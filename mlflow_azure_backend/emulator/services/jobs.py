@@ -19,11 +19,26 @@ from mlflow_azure_backend.emulator.specification import JOB
 service = Service("Jobs", host=ARM, audiences=(AUDIENCE_ARM,), prefix=WORKSPACE, api_versions=ML_API_VERSIONS)
 
 _PUT = (
-    "recordings test_command_job_register_output (2022-12-01-preview); bodies of 2024-01 and 2025-01 previews from "
-    "azure-ai-ml 1.35; the words of the refusal from its issues"
+    "recordings test_command_job_register_output (2022-12-01-preview); bodies of the 2024-01 and 2025-01 previews from "
+    "azure-ai-ml 1.35; the refusal of a used name from azure-docs#122250 and azure-sdk-for-python#47389"
+)
+_PUT_RISK = (
+    "the refusal of a used name was seen for pipelines: which names it gives to the fields of a command job, and which "
+    "differences it passes over, is inferred. A client must read from the job itself whether it is its own"
 )
 _GET = "recordings test_command_job_register_output and test_command_job_local (the error)"
-_CANCEL = "azure-ai-ml 1.35 as it polls; no recording of a live cancel is known: risk, a client may see other headers"
+_GET_RISK = (
+    "the order of the statuses, and what a status is after a preemption or a lost node, is inferred: a client must "
+    "take an unknown word, and any order, for a job that goes on"
+)
+_CANCEL = (
+    "azure-ai-ml 1.35 as it polls; specification 2024-10-01, Jobs_Cancel: 200, or 202 with Location and Retry-After"
+)
+_CANCEL_RISK = (
+    "no recording of a cancel is known: whether there is an Azure-AsyncOperation header, what the operation ends with, "
+    "how long CancelRequested lasts, and what is answered for a job that is over, may be otherwise. A client must "
+    "take any success and then read the job's status"
+)
 _MAY_CHANGE = {"description", "tags", "displayName", "properties", "isArchived"}
 _ABSENT = (
     "description",
@@ -101,6 +116,12 @@ def _properties(call: Call, name: str, asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return value
+
+
 def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in asked.items() if value is not None}
 
@@ -120,26 +141,51 @@ def _check(call: Call, asked: dict[str, Any]) -> None:
         computes.check_job(call, asked["computeId"], nodes)
 
 
-@service.operation("Jobs_CreateOrUpdate", "PUT", "/jobs/{name}", known=Known.RECORDED, source=_PUT, body=JOB)
+def _update(call: Call, job: Job, asked: dict[str, Any]) -> Job:
+    """The job with what may be changed of it; tags and properties are added to those that it has.
+
+    What is refused and how it is said is from azure-docs#122250 and azure-sdk-for-python#47389, where the fields of a
+    pipeline are named; that tags are merged from azure-sdk-for-python#30671.
+
+    Raises:
+        AzureError: 400, something else is not as it was.
+    """
+    # A client that sends back what it was shown, as archiving does, leaves out what is null.
+    known = [_without_nulls(one) for one in (job.asked, job.properties)]
+    new = _without_nulls(asked)
+    changed = [
+        key
+        for key in {*job.asked, *asked} - _MAY_CHANGE - {"status"}
+        if new.get(key) not in [one.get(key) for one in known]
+    ]
+    if changed:
+        words = (
+            "A job with this name already exists. If you are trying to create a new job, use a different name. If you "
+            "are trying to update an existing job, the existing job's{property} cannot be changed. Only description, "
+            "tags, displayName, properties, and isArchived can be updated."
+        )
+        named = ", ".join(f" {key[0].upper()}{key[1:]}" for key in sorted(changed))
+        raise user_error(400, words, "Immutable", "JobPropertyImmutable", property=named)
+    changes = {key: value for key, value in asked.items() if key in _MAY_CHANGE and value is not None}
+    for key in ("tags", "properties"):
+        if key in changes:
+            changes[key] = {**job.properties[key], **changes[key]}
+    job.properties |= changes
+    job.asked |= changes
+    call.world.jobs.add(job)
+    return job
+
+
+@service.operation(
+    "Jobs_CreateOrUpdate", "PUT", "/jobs/{name}", known=Known.RECORDED, source=_PUT, risk=_PUT_RISK, body=JOB
+)
 async def put_job(call: Call) -> Answer:
     """Make a job; the same request again answers with the job that is there, another one under its name is refused."""
     check_workspace(call)
     world, name, asked = call.world, call.path["name"], call.body["properties"]
     old = world.jobs.get(name)
     if old is not None:
-        changed = [key for key in {*old.asked, *asked} - _MAY_CHANGE if old.asked.get(key) != asked.get(key)]
-        if changed:
-            words = (
-                "A job with this name already exists. If you are trying to create a new job, use a different name. If "
-                "you are trying to update an existing job, the existing job's {field} cannot be changed. Only "
-                "description, tags, displayName, properties, and isArchived can be updated."
-            )
-            raise user_error(400, words, "BadArgument", field=sorted(changed)[0])
-        changes = {key: value for key, value in asked.items() if key in _MAY_CHANGE and value is not None}
-        old.properties |= changes
-        old.asked |= changes
-        world.jobs.add(old)
-        return Answer(_shown(call, old), 200)
+        return Answer(_shown(call, _update(call, old, asked)), 200)
     _check(call, asked)
     user = world.settings.client_id
     created = world.clock.now().timestamp()
@@ -151,7 +197,7 @@ async def put_job(call: Call) -> Answer:
     return Answer(_shown(call, job), 201, {"Location": location})
 
 
-@service.operation("Jobs_Get", "GET", "/jobs/{name}", known=Known.RECORDED, source=_GET)
+@service.operation("Jobs_Get", "GET", "/jobs/{name}", known=Known.RECORDED, source=_GET, risk=_GET_RISK)
 async def get_job(call: Call) -> Answer:
     """A job."""
     check_workspace(call)
@@ -167,7 +213,9 @@ async def list_jobs(call: Call) -> Answer:
     return Answer({"value": [_shown(call, job) for job in reversed(call.world.jobs.all())], "nextLink": None})
 
 
-@service.operation("Jobs_Cancel", "POST", "/jobs/{name}/cancel", known=Known.INFERRED, source=_CANCEL)
+@service.operation(
+    "Jobs_Cancel", "POST", "/jobs/{name}/cancel", known=Known.SPECIFIED, source=_CANCEL, risk=_CANCEL_RISK
+)
 async def cancel_job(call: Call) -> Answer:
     """Ask that a job be cancelled; its command's whole tree is ended. One that is over stays as it is."""
     check_workspace(call)

@@ -19,6 +19,7 @@ service = Service(
 )
 
 _SOURCE = "addresses and a failed operation's body from reports of online endpoints and deployments, April 2026"
+_RISK = "that the cancelling of a job has the same addresses is inferred; a client must take them as they are given"
 
 _COMPUTES = (
     "the provider's resource types (locations/computeOperationsStatus) and Resource Manager's asynchronous operations"
@@ -36,7 +37,7 @@ def _status(call: Call) -> dict[str, Any]:
     "Compute_GetStatus", "GET", "/computeOperationsStatus/{operation}", known=Known.SPECIFIED, source=_COMPUTES
 )
 @service.operation(
-    "Operations_GetStatus", "GET", "/mfeOperationsStatus/{operation}", known=Known.RECORDED, source=_SOURCE
+    "Operations_GetStatus", "GET", "/mfeOperationsStatus/{operation}", known=Known.RECORDED, source=_SOURCE, risk=_RISK
 )
 async def get_status(call: Call) -> Answer:
     """The status of an operation; 200 whatever it is."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from mlflow_azure_backend.emulator.azure_errors import data_plane_error
+from mlflow_azure_backend.emulator.azure_errors import data_plane_error, not_emulated
 from mlflow_azure_backend.emulator.call import Answer, Call
 from mlflow_azure_backend.emulator.experiments import experiment_id
 from mlflow_azure_backend.emulator.output_assets import outputs_in_history
@@ -31,12 +32,24 @@ service = Service(
 
 _RUN = "recording test_pipeline_job_child_run_download: a run document complete; how it nests"
 _DETAILS = "output of get_details() in a public notebook, October 2022: logFiles and the form of their addresses"
+_DETAILS_RISK = (
+    "when a log first appears, how far behind the process its blob is, and the names of the logs of later attempts are "
+    "inferred: a client must read every log that is listed, also one that appears late, and read on after the job's end"
+)
 _CLIENT = "azureml-mlflow 1.62 and azure-ai-ml 1.35 as they ask and what they read"
 _PATHS = {
     "": "/runs/{run}",
     "ByExperimentName": "/experiments/{experiment}/runs/{run}",
     "ByExperimentId": "/experimentids/{experiment_id}/runs/{run}",
 }
+_MODIFIED = {
+    "hidden": "isArchived",
+    "displayName": "displayName",
+    "description": "description",
+    "tags": "tags",
+    "properties": "properties",
+}
+"""What of a run can be changed, and what that is of its job."""
 _LOG_FOLDERS = ("user_logs/", "system_logs/", "logs/", "azureml-logs/")
 
 
@@ -77,9 +90,14 @@ async def get_token(call: Call) -> Answer:
 
 for _suffix, _path in _PATHS.items():
     service.operation(f"Runs_Get{_suffix}", "GET", _path, known=Known.RECORDED, source=_RUN)(get_run)
-    service.operation(f"Runs_GetDetails{_suffix}", "GET", f"{_path}/details", known=Known.RECORDED, source=_DETAILS)(
-        get_details
-    )
+    service.operation(
+        f"Runs_GetDetails{_suffix}",
+        "GET",
+        f"{_path}/details",
+        known=Known.RECORDED,
+        source=_DETAILS,
+        risk="" if _suffix else _DETAILS_RISK,
+    )(get_details)
     service.operation(f"Runs_GetChild{_suffix}", "GET", f"{_path}/children", known=Known.RECORDED, source=_RUN)(
         get_children
     )
@@ -87,6 +105,29 @@ for _suffix, _path in _PATHS.items():
         service.operation(f"Run_GetToken{_suffix}", "GET", f"{_path}/token", known=Known.SPECIFIED, source=_CLIENT)(
             get_token
         )
+
+
+@service.operation(
+    "Runs_AddOrModifyByExperimentName",
+    "PATCH",
+    _PATHS["ByExperimentName"],
+    known=Known.SPECIFIED,
+    source="azure-ai-ml 1.35, _restclient/runhistory; azure-sdk-for-python#47819: tags and properties are merged",
+)
+async def modify_run(call: Call) -> Answer:
+    """Change what people read of a job's run, which is the job's as well; ``hidden`` archives it."""
+    check_workspace(call)
+    await find_run(call)
+    job, asked = call.world.jobs.get(call.path["run"]), call.body if isinstance(call.body, Mapping) else {}
+    if job is None or set(asked) - {*_MODIFIED, "runId"}:
+        what = "of a run that is no job's" if job is None else f"of {min(set(asked) - set(_MODIFIED))}"
+        raise not_emulated(call.request.method, call.request.host, call.request.path, f"{what} is not emulated")
+    for key, value in asked.items():
+        if key in _MODIFIED and value is not None:
+            name = _MODIFIED[key]
+            job.properties[name] = {**job.properties[name], **value} if isinstance(value, Mapping) else value
+    call.world.jobs.add(job)
+    return Answer(_document(await find_run(call)))
 
 
 @service.operation("Runs_GetRunData", "POST", "/rundata", known=Known.RECORDED, source=_RUN)
@@ -183,7 +224,7 @@ def _document(run: Run) -> dict[str, Any]:
         "name": None,
         "dataContainerId": f"dcid.{run.name}",
         "description": None,
-        "hidden": False,
+        "hidden": run.hidden,
         "runType": run.kind,
         "runTypeV2": {"orchestrator": "Execution", "traits": [], "attribution": None, "computeType": _type_of(run)},
         "properties": dict(run.properties),
