@@ -159,7 +159,7 @@ def test_one_that_is_ended_while_it_installs_leaves_nothing(
 
 def test_one_killed_while_it_packs_keeps_nothing_that_is_half(node: Node, order: JobOrder) -> None:
     kept = Path(node.variables["AZURE_ML_OUTPUT_kept"])
-    process = node.start("read line < /dev/zero", order)
+    process = node.start("mkfifo wait; read line < wait", order)
     try:
         while not list(kept.glob("*.tar.gz")):
             assert process.poll() is None

@@ -68,7 +68,7 @@ def test_another_tracking_server_is_not_given_the_workspace_s_token(node: Node) 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_the_command_which_may_end_as_it_likes(node: Node, number: signal.Signals) -> None:
     name = number.name[3:]
-    process = node.start(f"trap 'echo bye; exit 5' {name}; echo ready; while :; do read -t 1 < /dev/zero; done")
+    process = node.start(f"trap 'echo bye; exit 5' {name}; echo ready; sleep 1000 & wait")
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     os.kill(process.pid, number)
@@ -179,3 +179,20 @@ def test_an_image_with_an_older_python_is_told_so(node: Node) -> None:
     done = subprocess.run([sys.executable, "-c", pretend], cwd=node.working, capture_output=True, text=True)
     said = "mlflow-azure: this image's python3 is 3.6, and a job needs 3.8 or newer; name another image\n"
     assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.docker
+def test_a_command_that_the_kernel_killed_for_want_of_memory_is_reported_so(base_image: str, tmp_path: Path) -> None:
+    node = Node(tmp_path, {})
+    node.lay({})
+    limits = ["--memory", "64m", "--memory-swap", "64m", "--env", f"{ORDER_VARIABLE}={JobOrder().to_json()}"]
+    command = job_command("python3 -c 'x = b\"x\" * 10**9'")
+    place = ["--volume", f"{tmp_path}:/work", "--workdir", "/work"]
+    run = ["docker", "run", "--rm", *limits, *place, base_image, "/bin/sh", "-c", command]
+    done = subprocess.run(run, capture_output=True, text=True)
+    told = node.report()
+    assert (done.returncode, told.exit_code) == (137, 137), done.stderr
+    assert told.oom_kills is not None
+    assert told.oom_kills >= 1
+    assert told.memory_limit == 64 * 1024 * 1024
+    assert told.memory_peak is None or told.memory_peak > told.memory_limit * 0.9  # older kernels do not say
