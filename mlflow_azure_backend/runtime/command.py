@@ -72,6 +72,9 @@ class Command:
         argv: What to run.
         environ: All of its environment.
         grace: Seconds between TERM, or the first signal that we forward, and KILL.
+
+    Attributes:
+        asked: The first signal that asked us to end, also after the command has; None: none did.
     """
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], grace: float) -> None:
@@ -79,7 +82,7 @@ class Command:
         self._environ = environ
         self._grace = grace
         self._process: subprocess.Popen[bytes] | None = None
-        self._asked: int | None = None
+        self.asked: int | None = None
 
     def run(self, spared: Sequence[int] = ()) -> Ended:
         """Run it to its end and to that of all that it started.
@@ -96,15 +99,15 @@ class Command:
                 signal.signal(number, self._forward)
         signal.signal(signal.SIGALRM, self._kill)
         self._process = subprocess.Popen(self._argv, env=dict(self._environ), start_new_session=True)
-        if self._asked is not None:
-            self._forward(self._asked, None)
+        if self.asked is not None:
+            self._forward(self.asked, None)
         status = self._wait()
         self._end_others(spared)
         signal.setitimer(signal.ITIMER_REAL, 0)
         if os.WIFSIGNALED(status):
             ended_by = os.WTERMSIG(status)
-            return Ended(128 + ended_by, ended_by, self._asked)
-        return Ended(os.WEXITSTATUS(status), None, self._asked)
+            return Ended(128 + ended_by, ended_by, self.asked)
+        return Ended(os.WEXITSTATUS(status), None, self.asked)
 
     def _wait(self) -> int:
         """The command's wait status; orphans that end meanwhile are reaped."""
@@ -139,9 +142,9 @@ class Command:
             return []
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
-        if self._asked is None:
+        if self.asked is None:
             signal.setitimer(signal.ITIMER_REAL, self._grace)
-        self._asked = self._asked or number
+        self.asked = self.asked or number
         self._send(number)
 
     def _kill(self, _number: int, _frame: FrameType | None) -> None:

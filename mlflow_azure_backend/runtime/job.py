@@ -149,11 +149,7 @@ class Job:
             return self._end(exit_code=_CANNOT_START, problem=problem)
         memory = memory_now()
         kills = None if memory.oom_kills is None else memory.oom_kills - (before.oom_kills or 0)
-        kept = None
-        if packer is not None:
-            stopped = ended.stopped_by is not None
-            kept = "not kept: the job was ended" if stopped else packer.finish()
-            packer.stop()
+        kept = None if packer is None else packer.finish(unless=lambda: command.asked is not None)
         return self._end(
             exit_code=ended.exit_code,
             signal=ended.signal,

@@ -7,12 +7,14 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .keeping import Unusable, listing, pack
 
 _LEAST_SECONDS = 60.0
 """For which the job's end waits for it at least."""
+_POLL = 0.2
 
 
 class Packer:
@@ -36,20 +38,26 @@ class Packer:
             _pack(prefix, listed, folder, key, scratch, answering)
         os.close(answering)
 
-    def finish(self) -> str:
-        """Wait for its end within bounds; what became of it, in one line."""
-        begun = time.monotonic()
+    def finish(self, unless: Callable[[], bool]) -> str:
+        """Wait for its end within bounds; what became of it, in one line.
+
+        Args:
+            unless: Whether the job is asked to end, and with it the waiting.
+        """
+        ends = time.monotonic() + self._patience
         said = b""
-        while True:
-            left = self._patience - (time.monotonic() - begun)
-            if left <= 0 or not select.select([self._answer], [], [], left)[0]:
-                self.stop()
-                return f"not kept: it took longer than {self._patience:.0f} s"
-            piece = os.read(self._answer, 4096)
-            if not piece:
-                self.stop()
-                return said.decode("utf-8", "replace") or "not kept: the packer was killed"
-            said += piece
+        try:
+            while not unless():
+                if time.monotonic() > ends:
+                    return f"not kept: it took longer than {self._patience:.0f} s"
+                if select.select([self._answer], [], [], _POLL)[0]:
+                    piece = os.read(self._answer, 4096)
+                    if not piece:
+                        return said.decode("utf-8", "replace") or "not kept: the packer was killed"
+                    said += piece
+            return "not kept: the job was ended"
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """End it at once; it may have ended."""

@@ -23,7 +23,7 @@ from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.runtime import keeping
 from mlflow_azure_backend.runtime.order import JobOrder
-from mlflow_azure_backend.workspace.travelling import lock_files, locked_environment
+from mlflow_azure_backend.workspace.travelling import RUNTIME_FILE, lock_files, locked_environment
 from tests.conda_channel import Channel
 from tests.environment.conftest import Index, MakeWheel, ReadProject
 from tests.runtime.conftest import Done, Node
@@ -173,6 +173,27 @@ def test_one_killed_while_it_packs_keeps_nothing_that_is_half(node: Node, order:
         done = node.run(SAY, order)
         assert (done.code, done.err, done.out.splitlines()[-2]) == (0, "", "gamma 1.0")
     assert source_of(done) == "unpacked from the workspace"
+
+
+def test_a_job_that_is_ended_does_not_wait_for_the_packing(node: Node, tmp_path: Path) -> None:
+    """The packer hangs in a module that never comes."""
+    prefix = tmp_path / "prefix"
+    for part in ("bin", "lib"):
+        (prefix / part).mkdir(parents=True)
+    (prefix / "bin/python").symlink_to(sys.executable)
+    os.mkfifo(prefix / "lib/never.py")
+    code = f"""import pathlib, sys
+sys.path.insert(0, {str(node.working / RUNTIME_FILE)!r})
+from mlflow_azure_runtime.packer import Packer
+prefix, tmp = pathlib.Path({str(prefix)!r}), pathlib.Path({str(tmp_path)!r})
+packer = Packer(prefix, tmp / "kept", "key", tmp, 0.0)
+looks = iter([False, False, True])
+print(packer.finish(unless=lambda: next(looks)), packer.pid)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    said, _, pid = done.stdout.strip().rpartition(" ")
+    assert (said, done.stderr) == ("not kept: the job was ended", "")
+    assert not Path(f"/proc/{pid}").exists()
+    assert not (tmp_path / "kept").exists()
 
 
 def children_of(pid: int) -> list[int]:
