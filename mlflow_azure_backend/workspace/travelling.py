@@ -10,7 +10,7 @@ import importlib.metadata
 import io
 import shlex
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,7 +19,6 @@ from mlflow_azure_backend import __version__, runtime
 from mlflow_azure_backend.environment import installing
 from mlflow_azure_backend.environment.indexes import has_credentials
 from mlflow_azure_backend.errors import EnvironmentUnavailable
-from mlflow_azure_backend.runtime import doors
 from mlflow_azure_backend.runtime.order import FOLDER, LockedEnvironment
 
 if TYPE_CHECKING:
@@ -114,7 +113,9 @@ def runtime_zip() -> bytes:
     files |= {
         "__main__.py": _MAIN,
         f"{metadata}/METADATA": f"Metadata-Version: 2.1\nName: {_PACKAGE}\nVersion: {__version__}\n",
-        f"{metadata}/entry_points.txt": "".join(_entry_points()),
+        f"{metadata}/entry_points.txt": "".join(
+            f"[{group}]\nazureml = {_PACKAGE}.doors:{door}\n\n" for group, door in _DOORS.items()
+        ),
     }
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # zlib's bytes differ between its versions
@@ -123,9 +124,3 @@ def runtime_zip() -> bytes:
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, text.encode())
     return stream.getvalue()
-
-
-def _entry_points() -> Iterator[str]:
-    return (
-        f"[{group}]\nazureml = {_PACKAGE}.doors:{door}\n\n" for group, door in _DOORS.items() if hasattr(doors, door)
-    )

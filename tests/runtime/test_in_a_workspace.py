@@ -26,13 +26,20 @@ from tests.emulator.test_jobs import Submitter
 from tests.environment.conftest import MakeWheel, ReadProject
 
 TRACK = """
-import json, os, sys
+import json, os
 import mlflow
+from sklearn.linear_model import LinearRegression
 mlflow.log_param("alpha", "0.3; it's")
 mlflow.log_metrics({"loss": 0.5, "rank": float(os.environ["MLFLOW_AZURE_RANK"])})
-mlflow.set_tag("said", "\\u2603")
-plugin = mlflow.tracking._tracking_service.utils._get_store()
-print(json.dumps([mlflow.__version__, type(plugin).__module__, os.environ["MLFLOW_AZURE_RUN_ID"]]))
+mlflow.set_tag("said", "\u2603")
+mlflow.log_text("it's \u2603", "notes/a b.txt")
+model = LinearRegression().fit([[0], [1]], [0, 1])
+mlflow.sklearn.log_model(model, "model", pip_requirements=["scikit-learn"], serialization_format="cloudpickle")
+loaded = mlflow.sklearn.load_model("runs:/" + os.environ["MLFLOW_AZURE_RUN_ID"] + "/model")
+stores = [mlflow.tracking._tracking_service.utils._get_store()]
+stores.append(mlflow.tracking.MlflowClient()._get_registry_client().store)
+said = [mlflow.__version__, *(type(store).__module__ for store in stores), round(float(loaded.predict([[2]])[0]), 3)]
+print(json.dumps(said))
 """
 
 
@@ -60,7 +67,7 @@ def submit(
 def artifact(client: Submitter, name: str, path: str) -> str:
     details = f"{client.history}/experiments/Default/runs/{name}/artifacts/contentinfo"
     told = client.get(details, params={"path": path}).json()
-    return str(client.blob("GET", told["contentUri"]).text)
+    return str(client.blob("GET", told["contentUri"]).content.decode())
 
 
 def log_of(client: Submitter, name: str) -> str:
@@ -72,18 +79,20 @@ def log_of(client: Submitter, name: str) -> str:
 @pytest.mark.parametrize("version", ["==2.22.*", ""])
 def test_whatever_mlflow_the_project_pins_finds_its_run(client: Submitter, tmp_path: Path, version: str) -> None:
     name = f"pinned_{len(version)}"
-    environment = client.environment(f"[python, pip, {{pip: ['mlflow-skinny{version}']}}]")
+    environment = client.environment(f"[python, pip, {{pip: ['mlflow-skinny{version}', pandas, scikit-learn]}}]")
     job = submit(
         client, name, "python train.py", JobOrder(), {"train.py": TRACK.encode()}, tmp_path, environmentId=environment
     )
     log = log_of(client, name)
     assert job["properties"]["status"] == "Completed", log
     told = json.loads(next(line for line in log.splitlines() if line.startswith("[")))
-    assert told[1:] == ["mlflow_azure_runtime.tracking", name]
+    assert told[1:] == ["mlflow_azure_runtime.tracking", "mlflow_azure_runtime.registry", 2.0]
     assert told[0].startswith(version.strip("=*"))
     run = client.get(f"{client.mlflow}/runs/get", params={"run_id": name}).json()["run"]
     assert run["data"]["params"] == [{"key": "alpha", "value": "0.3; it's"}]
     assert {one["key"]: one["value"] for one in run["data"]["metrics"]} == {"loss": 0.5, "rank": 0.0}
+    assert artifact(client, name, "notes/a b.txt") == "it's \u2603"
+    assert "sklearn" in artifact(client, name, "model/MLmodel")
     assert {"key": "said", "value": "\u2603"} in run["data"]["tags"]
     ended = report.from_json(artifact(client, name, report.report_name(0)))
     assert (ended.exit_code, ended.environment) == (0, "image")
