@@ -34,6 +34,7 @@ class EmulatorServer:
 
     Attributes:
         port: Of the proxy, once started.
+        pid: Of its process, once started.
         settings: All settings, once started.
         folder: The state folder, once started.
     """
@@ -42,6 +43,7 @@ class EmulatorServer:
         self, *, state: Path | str | None = None, port: int = 0, cache: Path | str | None = None, **settings: Any
     ) -> None:
         self.port = port
+        self.pid = 0
         self.settings: dict[str, Any] = settings
         self.folder = Path() if state is None else Path(state).absolute()
         self._temporary = state is None
@@ -77,7 +79,8 @@ class EmulatorServer:
             problem = EmulatorProblem(self._last_line())
             self._end()
             raise problem
-        self.port = json.loads(said)["port"]
+        told = json.loads(said)
+        self.port, self.pid = told["port"], told["pid"]
         self.settings = json.loads((self.folder / "settings.json").read_text("utf-8"))
         return self
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +20,13 @@ from tests.emulator.test_distributed_jobs import logs_of, run
 from tests.emulator.test_environments import BUILD_LOG, STOCK, conda_file
 from tests.emulator.test_job_orders import until
 from tests.emulator.test_jobs import VERSION, Submitter
+from tests.emulator.test_ml_client import ml_client
 from tests.environment.conftest import MakeWheel, folder, make_wheel
 
-__all__ = ["folder", "make_wheel"]
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+
+__all__ = ["folder", "make_wheel", "ml_client"]
 pytestmark = pytest.mark.docker
 LOG = "user_logs/std_log.txt"
 ASK = """
@@ -49,17 +56,21 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def client(base_image: str, channels: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitter]:
+def emulator(base_image: str, channels: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorServer]:
+    """A workspace whose jobs run in containers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RATTLER_CACHE_DIR", str(tmp_path_factory.mktemp("rattler")))
         images = {"mcr.microsoft.com/azureml/*": base_image}
-        with (
-            EmulatorServer(outside=False, conda_mirror=channels, base_images=images) as emulator,
-            Submitter(emulator) as made,
-        ):
-            yield made
-            workspace = emulator.settings["workspace_id"]
+        with EmulatorServer(outside=False, conda_mirror=channels, base_images=images) as server:
+            yield server
+            workspace = server.settings["workspace_id"]
     assert docker("image", "ls", "--quiet", "--filter", f"reference=*:{workspace}") == ""
+
+
+@pytest.fixture(scope="module")
+def client(emulator: EmulatorServer) -> Iterator[Submitter]:
+    with Submitter(emulator) as made:
+        yield made
 
 
 @pytest.fixture
@@ -112,15 +123,25 @@ def test_conda_packages_are_copied_into_the_image(client: Submitter) -> None:
     assert (first, "/azureml_" in first) == (second, True)
 
 
-def test_a_dockerfile_is_built_upon_what_stands_for_its_base(client: Submitter) -> None:
-    dockerfile = f"from {STOCK}\nCOPY hello.py /hello.py\nENV WHERE=image\n"
-    context = client.code(hello="import os; print('hello from', os.environ['WHERE'])", Dockerfile=dockerfile)
-    uri = client.get(f"https://management.azure.com{context}", params=VERSION).json()["properties"]["codeUri"]
-    build = {"contextUri": uri, "dockerfilePath": "Dockerfile.py"}
-    logs = run(client, "baked", command="python /hello.py", environmentId=client.asset("environments", build=build))
+@pytest.mark.filterwarnings("ignore")  # of azure-ai-ml's own about itself
+def test_a_dockerfile_is_built_upon_what_stands_for_its_base(
+    ml_client: MLClient, client: Submitter, tmp_path: Path
+) -> None:
+    from azure.ai.ml import command
+    from azure.ai.ml.entities import BuildContext, Environment
+
+    folder = tmp_path / "it's 100% a päth #1"  # the client loses a semicolon
+    folder.mkdir()
+    (folder / "hello.py").write_text("import os; print('hello from', os.environ['WHERE'])")
+    (folder / "Dockerfile.gpu").write_text(f"from {STOCK} AS base\nCOPY hello.py /hello.py\nENV WHERE=image\n")
+    for name, file in (("baked", "Dockerfile.gpu"), ("unbaked", "Dockerfile")):
+        context = BuildContext(path=str(folder), dockerfile_path=file)
+        environment = Environment(name=name, build=context)
+        ml_client.jobs.create_or_update(command(name=name, command="python /hello.py", environment=environment))
+    client.wait("baked", "Completed")
+    logs = logs_of(client, "baked")
     assert logs[LOG] == "hello from image\n"
     assert STOCK not in logs[BUILD_LOG]
-    client.submit("unbaked", command="true", environmentId=client.asset("environments", build={"contextUri": uri}))
     client.wait("unbaked", "Failed")
     error = client.get(f"{client.history}/runs/unbaked/details").json()["error"]["error"]["message"]
     assert "the environment's build context has no Dockerfile;" in error
@@ -142,3 +163,16 @@ def test_the_ranks_of_containers_meet_on_loopback_and_a_cancel_removes_them(clie
     client.wait("fleet", "Canceled")
     assert docker("ps", "--all", "--quiet", "--filter", "label=fleet=mine") == ""
     assert logs_of(client, "fleet") == said
+
+
+def test_a_killed_emulator_leaves_no_container(base_image: str, tmp_path: Path) -> None:
+    emulator = EmulatorServer(outside=False, state=tmp_path / "state", base_images={"any": base_image})
+    with emulator, Submitter(emulator) as client:
+        environment = client.asset("environments", image="any")
+        resources = {"dockerArgs": "--label orphan=mine"}
+        client.submit("orphan", command="echo here; sleep 1000", environmentId=environment, resources=resources)
+        until(client, "orphan", lambda logs: logs.get(LOG) == "here\n")
+        assert docker("ps", "--quiet", "--filter", "label=orphan=mine") != ""
+        os.kill(emulator.pid, signal.SIGKILL)
+        while docker("ps", "--all", "--quiet", "--filter", "label=orphan=mine") != "":
+            pass

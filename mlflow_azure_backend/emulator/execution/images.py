@@ -25,7 +25,7 @@ from mlflow_azure_backend.emulator.execution.building import build_once, carry_o
 from mlflow_azure_backend.emulator.execution.conda_file import CondaFile
 from mlflow_azure_backend.emulator.execution.ends import Refused
 from mlflow_azure_backend.emulator.execution.mounts import download
-from mlflow_azure_backend.emulator.execution.places import place_of
+from mlflow_azure_backend.emulator.execution.places import blob_place, place_of
 from mlflow_azure_backend.emulator.execution.prefixes import activated, build_prefix, environment_name
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ async def build_context(world: World, job: Job, build: Mapping[str, Any]) -> str
         Refused: The context is not there, or the build failed.
     """
     await check_engine()
-    place, dockerfile = place_of(world, build["contextUri"]), build.get("dockerfilePath") or "Dockerfile"
-    name = environment_name(build["contextUri"], dockerfile, world.settings.base_images)
+    uri, dockerfile = build["contextUri"], build.get("dockerfilePath") or "Dockerfile"
+    place = blob_place(uri) if uri.startswith("https:") else place_of(world, uri)
+    name = environment_name(uri, dockerfile, world.settings.base_images)
 
     async def fill(folder: Path) -> None:
         await download(world.storage, place, folder)
