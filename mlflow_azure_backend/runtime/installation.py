@@ -80,7 +80,10 @@ class Installation:
         # A Python that uv has to fetch lies in the prefix, so that it is kept with it.
         making = {**environ, "UV_PYTHON_INSTALL_DIR": str(prefix / ".python")}
         create = [uv, "venv", str(prefix), "--python", self._python(), "--no-project", "--allow-existing", "--quiet"]
-        self._run(f"making an environment of Python {self.order.python}", create, making, "")
+        fetch = (
+            f"name an image that has Python {self.order.python}, or let the node reach github.com, where uv has it from"
+        )
+        self._run(f"making an environment of Python {self.order.python}", create, making, "", step=fetch)
         lock = (self.files / self.order.lock).read_text(encoding="utf-8")
         if re.search(r"^[^#\s-]", lock, flags=re.MULTILINE):
             sync = [uv, "pip", "sync", "-", "--python", str(prefix / "bin/python"), "--quiet"]
@@ -94,13 +97,16 @@ class Installation:
             return sys.executable
         return f"{self.order.implementation}@{self.order.python}"
 
-    def _run(self, doing: str, argv: list[str], environ: Mapping[str, str], text: str) -> None:
+    def _run(
+        self, doing: str, argv: list[str], environ: Mapping[str, str], text: str, *, step: str | None = None
+    ) -> None:
         try:
             code, said = run(argv, environ=environ, cwd=self.node, text=text, held=self.held)
         except OSError as error:
             raise CannotRun(f"{argv[0]} cannot be started: {error.strerror}") from None
         if code != 0:
-            raise CannotRun(f"{doing} failed: {_reason(said)}; {_NO_EGRESS if _NETWORK.search(said) else _OTHER}")
+            step = step or (_NO_EGRESS if _NETWORK.search(said) else _OTHER)
+            raise CannotRun(f"{doing} failed: {_reason(said)}; {step}")
 
     def _index_options(self) -> str:
         """The lines of ``indexes.txt``; ``file:wheels`` there is a folder of the project's."""

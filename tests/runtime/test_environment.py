@@ -13,6 +13,7 @@ import sys
 import tarfile
 import venv
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pip
@@ -350,6 +351,16 @@ def check_says_what_to_do(node: Node, order: JobOrder, variables: Mapping[str, s
     assert "this node does not reach what it needs" in done.err
     assert '"environment": {"build": "image"}' in done.err
     assert node.report().problem == done.err[len("mlflow-azure: ") : -1]
+
+
+def test_an_image_without_the_environment_s_python_is_told_so(node: Node, order: JobOrder) -> None:
+    assert order.environment is not None
+    done = node.run("echo never", JobOrder(replace(order.environment, python="3.99")))
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("mlflow-azure: making an environment of Python 3.99 failed: ")
+    assert done.err.endswith(
+        "; name an image that has Python 3.99, or let the node reach github.com, where uv gets it\n"
+    )
 
 
 @pytest.mark.package_index
