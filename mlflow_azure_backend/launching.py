@@ -120,7 +120,8 @@ def _prepare(target: ComputeTarget, request: JobRequest, console: Console) -> Pr
     with console.phase("install") as line:
         prepared = target.prepare(request, line.progress)
         if not prepared.environment_hit:
-            line.summary = counted(len(request.environment.packages), "package")
+            packages = counted(len(request.environment.packages), "package")
+            line.summary = packages if request.environment.image is None else "image"
     for note in prepared.notes:
         console.note(note)
     return prepared
