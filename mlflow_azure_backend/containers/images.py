@@ -99,6 +99,9 @@ def ensure_image(
     """
     image = image_here(engine, name)
     was_here = image is not None
+    if image is None and name.startswith("sha256:"):
+        step = "build it again, or run the project itself in place of the rerun"
+        raise EnvironmentUnavailable(f"image {name} is not here any more, and no registry has it", next_step=step)
     if image is None:
         _pull(engine, name, auth, progress)
         image = image_here(engine, name)

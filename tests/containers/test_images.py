@@ -82,6 +82,11 @@ def test_a_registry_that_is_not_there_is_named(engine: Engine, registry: Registr
         ensure_image(engine, name, auth=None, progress=no_progress)
 
 
+def test_an_image_that_was_built_here_and_deleted_is_named(engine: Engine) -> None:
+    with pytest.raises(EnvironmentUnavailable, match="is not here any more, and no registry has it; build it again"):
+        ensure_image(engine, f"sha256:{'0' * 64}", auth=None, progress=no_progress)
+
+
 def test_an_image_for_another_architecture_is_refused(engine: Engine, registry: Registry) -> None:
     registry.add("1", {"file": b""}, architecture="s390x")
     with pytest.raises(EnvironmentUnavailable, match=r"is for another architecture: s390x, and this machine is \w+;"):
@@ -103,6 +108,7 @@ def test_an_image_without_a_shell_is_named(
     [
         ("unix:///nowhere/docker.sock", "unix:///nowhere/docker.sock: the docker engine is not running; start it"),
         ("tcp://127.0.0.1:1", "tcp://127.0.0.1:1: the docker engine is not running; start it"),
+        ("tcp://far.away:2376", "tcp://far.away:2376: the docker engine is on another machine, which does not see"),
         ("ssh://me@far.away", "ssh://me@far.away: the docker engine is on another machine"),
     ],
 )

@@ -237,6 +237,20 @@ def test_sync_removes_what_a_run_that_ended_has_left(
     assert not Journal(home).containers()
 
 
+def test_an_image_in_use_may_lose_its_name_and_nothing_more(write_project: Write, store: str, base_image: str) -> None:
+    name = "mlflow-azure-test:going"
+    docker_says("tag", base_image, name)
+    wait = "echo started; while [ ! -e /gate/open ]; do sleep 0.01; done; echo ended"
+    folder = write_project({"MLproject": shell(wait, image=name, docker={"volumes": [".:/gate:ro"]})})
+    submitted = mlflow.projects.run(str(folder), backend="azureml", experiment_name="contract", synchronous=False)
+    assert next(submitted.logs(follow=True)) == "started\n"
+    docker_says("rmi", "--force", name)
+    (folder / "open").touch()
+    assert submitted.wait() is True
+    assert "".join(submitted.logs()) == "started\nended\n"
+    assert not containers_of(submitted.run_id)
+
+
 def test_a_container_that_somebody_removes_is_a_job_that_is_lost(waiting: AzureSubmittedRun) -> None:
     docker_says("rm", "--force", *containers_of(waiting.run_id))
     assert waiting.wait() is False
