@@ -356,6 +356,7 @@ class Supervisor:
             if self.tree.status is not None and self.ended_at is None:
                 self._note_end()
             if gone:
+                self._handle(self._wait(0))  # a request that ended all while we were busy waits there to be heard
                 break
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 if self._stage == _TERMINATING:
@@ -385,8 +386,8 @@ class Supervisor:
             self.tree.terminate()
             self._stage, self._deadline = _TERMINATING, time.monotonic() + self._grace
 
-    def _wait(self) -> dict[int, int]:
-        """Sleep until something happens; the descriptors where it did."""
+    def _wait(self, longest: float = 3_600_000.0) -> dict[int, int]:
+        """Sleep until something happens, at most ``longest`` milliseconds; the descriptors where it did."""
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         if self._leash is not None:
@@ -395,11 +396,11 @@ class Supervisor:
             poll.register(self.bell.descriptor, select.POLLOUT)
         elif self._output is not None:
             poll.register(self._output, select.POLLIN)
-        wait = 3_600_000.0  # milliseconds
+        wait = longest
         if self._deadline is not None:
             wait = min(wait, max(0.0, self._deadline - time.monotonic()) * 1000 + 1)
         if self._stage != _RUNNING and not _LINUX:
-            wait = 20  # nobody tells us when orphans end
+            wait = min(wait, 20)  # nobody tells us when orphans end
         return dict(poll.poll(wait))
 
     def _handle(self, ready: Mapping[int, int]) -> None:

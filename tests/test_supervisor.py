@@ -595,14 +595,40 @@ def test_cancelled_before_it_began(client: Client) -> None:
     assert not (client.folder / "ran").exists()
 
 
-def test_cancelled_by_somebody_who_does_not_know_us_yet(client: Client) -> None:
-    slow_to_find = "/a:" * 40_000 + os.defpath  # so that there is a time between the fork and supervisor.json
-    client.start(["sleep", "60"], env={"PATH": slow_to_find}, leash=False)
+SLOW_TO_FIND = "/a:" * 40_000 + os.defpath
+"""A PATH that makes a time between the fork and supervisor.json."""
+
+
+def wait_for_fork(client: Client) -> int:
+    """The command's process id, as soon as it has one."""
     children = Path(f"/proc/{client.pid}/task/{client.pid}/children")
     until(lambda: children.read_text() != "")
+    return int(children.read_text())
+
+
+def test_cancelled_by_somebody_who_does_not_know_us_yet(client: Client) -> None:
+    client.start(["sleep", "60"], env={"PATH": SLOW_TO_FIND}, leash=False)
+    wait_for_fork(client)
     (client.folder / "cancel").touch()
     outcome = client.finish()
     assert (outcome["reason"], outcome["signal"]) == ("canceled", signal.SIGTERM)
+
+
+def test_a_term_for_us_and_our_tree_while_we_are_busy_is_a_cancellation(client: Client) -> None:
+    """As the supervisor of a run's child run gets it from the parent run's supervisor."""
+    client.start(["sleep", "60"], env={"PATH": SLOW_TO_FIND}, leash=False)
+    child = wait_for_fork(client)
+    until(lambda: not catches(child, signal.SIGTERM))
+    os.kill(client.pid, signal.SIGTERM)
+    os.kill(child, signal.SIGTERM)
+    outcome = client.finish()
+    assert (outcome["reason"], outcome["signal"]) == ("canceled", signal.SIGTERM)
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for the signal; proc(5), ``status``."""
+    (caught,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:")]
+    return bool(int(caught.split()[1], 16) & 1 << number - 1)
 
 
 def test_sighup_is_not_ours(client: Client, tmp_path: Path) -> None:
