@@ -12,6 +12,7 @@ import pytest
 
 from mlflow_azure_backend.environment.spec import Declared, read_environment
 from mlflow_azure_backend.errors import BackendError
+from tests.fuzzing import damaged
 
 CASES = 10_000 if os.environ.get("MLFLOW_AZURE_FAULT_SEED") == "all" else 400
 PARTS = 4
@@ -24,11 +25,6 @@ FILES: dict[str, str] = {
     "beta @ file:///b.whl\n-e .\ngamma[x]~=2.1 ; sys_platform == 'linux'\n",
     "constraints.txt": "alpha<2\ndelta!=1.*\n",
 }
-SPLICES = (
-    "\t", "\0", "\ufeff", "&a [*a, *a]", "&a ", "*a ", "!!python/object:os.system ", "{{", "}", "'", '"', "\u2028", ": ",
-    "- ", "\n", "%", "../../", "\ud800", "|\n", "? ", "1e999", "-.inf", "<<: *a", "null", "[" * 500, "&x {y: *x}", "-r ",
-    "-r requirements.txt\n", "-c /dev/zero\n", "${HOME}", "git+ssh://x@y/z", "==", ";", "\\\n", "::", "=" * 9, "/" + "a" * 300,
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -49,21 +45,3 @@ def test_a_damaged_environment_file_is_read_or_refused_in_one_line(tmp_path: Pat
             assert tmp_path.name in str(error) or any(name in str(error) for name in FILES), (part, case, str(error))
         assert time.process_time() - begun < 1.0, (part, case)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
-
-
-def damaged(text: str, dice: random.Random) -> bytes:
-    """One to three insertions, deletions, random bytes or repetitions."""
-    content = bytearray(text.encode())
-    for _ in range(dice.randrange(1, 4)):
-        at = dice.randrange(len(content) + 1)
-        match dice.randrange(4):
-            case 0:
-                content[at:at] = dice.choice(SPLICES).encode("utf-8", "surrogatepass")
-            case 1:
-                del content[at : at + dice.randrange(1, 12)]
-            case 2:
-                content[at:at] = bytes(dice.randrange(256) for _ in range(3))
-            case _:
-                start = dice.randrange(len(content) + 1)
-                content[at:at] = content[start : start + 20]
-    return bytes(content)

@@ -20,6 +20,7 @@ from mlflow_azure_backend.planning import Order, Silence, plan_job
 from tests.faults.checker import check
 from tests.faults.wheels import project_with_environment
 from tests.faults.world import QUICK, WAITING, World
+from tests.fuzzing import damaged
 
 CANARY = "canary-7c1f9e"
 MLPROJECT = (
@@ -31,10 +32,6 @@ PYTHON_ENV = (
 )
 CONDA = "name: x\nchannels: [defaults]\ndependencies:\n  - python=3.11\n  - pip:\n    - alpha\n"
 CONFIG = "compute: local\ntimeout: 2h\nsnapshot: {exclude: [data/], max_size: 10MB}\nenvironment_variables: {A: b}\n"
-SPLICES = (
-    "\t", "\0", "\ufeff", "&a [*a, *a]", "&a ", "*a ", "!!python/object:os.system ", "{{", "}", "'", '"', "\u2028", ": ",
-    "- ", "\n", "%", "../../", "\ud800", "|\n", "? ", "1e999", "-.inf", "<<: *a", "null", "[" * 500, "&x {y: *x}",
-)  # fmt: skip
 
 
 def test_one_submission_id_from_eight_processes(world: World) -> None:
@@ -283,7 +280,7 @@ def test_fuzzed_files(tmp_path: Path, part: int) -> None:
         if victim == "conda.yaml":
             texts["MLproject"] = MLPROJECT.replace("python_env: python_env.yaml", "conda_env: conda.yaml")
         for name, text in texts.items():
-            (tmp_path / name).write_bytes(mutated(text, dice) if name == victim else text.encode())
+            (tmp_path / name).write_bytes(damaged(text, dice) if name == victim else text.encode())
         order = Order(str(tmp_path), "main", None, {"data": "data"}, {"environment": "current"}, tmp_path)
         begun = time.monotonic()
         try:
@@ -292,23 +289,6 @@ def test_fuzzed_files(tmp_path: Path, part: int) -> None:
             assert "\n" not in str(error)
         assert time.monotonic() - begun < 1.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
-
-
-def mutated(text: str, dice: random.Random) -> bytes:
-    content = bytearray(text.encode())
-    for _ in range(dice.randrange(1, 4)):
-        at = dice.randrange(len(content) + 1)
-        match dice.randrange(4):
-            case 0:
-                content[at:at] = dice.choice(SPLICES).encode("utf-8", "surrogatepass")
-            case 1:
-                del content[at : at + dice.randrange(1, 12)]
-            case 2:
-                content[at:at] = bytes(dice.randrange(256) for _ in range(3))
-            case _:
-                start = dice.randrange(len(content) + 1)
-                content[at:at] = content[start : start + 20]
-    return bytes(content)
 
 
 def test_yaml_bomb(world: World) -> None:
