@@ -138,7 +138,11 @@ class SupervisedTarget(ComputeTarget):
             attached: Whether the job ends with this client.
             held: Descriptors that the supervisor keeps open while the job lives.
         """
-        link = _start_supervisor(run, order, attached=attached, held=held)
+        try:
+            link = _start_supervisor(run, order, attached=attached, held=held)
+        except TargetError as error:
+            self._lose(run, str(error))  # before whoever undoes this asks for its end: it failed, nobody cancelled it
+            raise
         with self._links_lock:
             self._links[str(record.run_id)] = link
 
@@ -197,13 +201,20 @@ class SupervisedTarget(ComputeTarget):
         if link is not None:
             link.close()
 
-    def _lose(self, run: RunFolder) -> JobState:
-        """Write down that nobody saw the job's end, and end what it left running."""
+    def _lose(self, run: RunFolder, start_error: str | None = None) -> JobState:
+        """Write down that nobody saw the job's end, and end what it left running.
+
+        Args:
+            run: The job's folder.
+            start_error: Why its supervisor could not start; None when that is not known.
+        """
         record = run.record()
         if record is not None and record.run_id is not None:
             self._clean_up(run, record)
         if (run.paths.folder / "supervisor.json").exists():
             reason, message = TerminationReason.LOST, "its supervisor was killed, or this machine went down"
+        elif start_error is not None:
+            reason, message = TerminationReason.START_FAILED, start_error
         elif (run.paths.folder / "cancel").exists():
             reason, message = TerminationReason.CANCELED, "cancelled before it began"
         else:
@@ -278,8 +289,10 @@ def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: boo
                 supervisor.stdin.write(json.dumps(order).encode() + b"\n")
         while not link.has_started and not link.rung_off:
             _listen(link)
+        fault_point("local.after_start")
     except BaseException:
-        (run.paths.folder / "cancel").touch(mode=0o600)  # whatever it has heard of the order, it finds this
+        (run.paths.folder / "cancel").touch(mode=0o600)  # it finds this before it starts anything
+        supervisor.terminate()  # and hears this after that
         if supervisor.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 supervisor.stdin.close()

@@ -52,6 +52,7 @@ POINTS = (
     Point("launching.before_submit", run=True),
     Point("launching.after_handle", run=True, job=True),
     Point("local.before_order", run=True, job=True),
+    Point("local.after_start", run=True, job=True),
     Point("launching.after_submit", run=True, job=True),
     Point("submitted_run.streaming", run=True, job=True),
     Point("submitted_run.before_finish", run=True, job=True, ended=True),
@@ -124,6 +125,7 @@ def test_supervisor(world: World, point: str, action: str) -> None:
         starts=began,
         status="FINISHED" if done else "FAILED",
         killed=not done,
+        cut=action == "kill",
         says=(said,),
         recorded=began > 0,
     )
