@@ -68,6 +68,10 @@ def launch(order: Order, tracking: TrackingContext, console: Console, *, waits: 
         lease = run.try_lease()
         try:
             return _submit(target, request, prepared, tracking, journal, run, console, lease, waits=waits)
+        except KeyboardInterrupt:
+            with tracking_store.hurried():
+                _undo(run, lease)
+            raise
         except BaseException:
             _undo(run, lease)
             raise
@@ -98,7 +102,8 @@ def watching() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            sync_silently(Journal(state_home(os.environ)))
+            with tracking_store.hurried():
+                sync_silently(Journal(state_home(os.environ)))
             raise
 
 
@@ -235,6 +240,9 @@ def _undo(run: RunFolder, lease: Lease | None) -> None:
     if lease is not None:
         lease.release()
     if record is not None:
-        with contextlib.suppress(TrackingError):
+        try:
             recorder.end_orphan(record)
+        except TrackingError:
+            run.postpone()
+        else:
             run.discard()

@@ -25,6 +25,7 @@ from mlflow_azure_backend.job import JobHandle
 from mlflow_azure_backend.journal import Journal, Lease, RunFolder, state_home
 from mlflow_azure_backend.recorder import Ending
 from mlflow_azure_backend.status import JobState
+from mlflow_azure_backend.tracking_store import limited
 
 _LEASE_SECONDS: Final = 10.0
 _LEASE_POLL_SECONDS: Final = 0.05
@@ -127,16 +128,24 @@ class AzureSubmittedRun(SubmittedRun):
             StillRunning: We stopped watching, and the job goes on.
             KeyboardInterrupt: The user pressed Ctrl-C; the job has been cancelled first where that is the rule.
         """
-        goes_on = f"run {self.run_id} goes on; follow it with `mlflow-azure attach {self.run_id[:8]}`"
+        short = self.run_id[:8]
+        goes_on = f"run {self.run_id} goes on; follow it with `mlflow-azure attach {short}`"
         if self.is_detached:
             raise StillRunning(goes_on)
         with remembered():
             try:
                 ending = self._follow()
             except KeyboardInterrupt:
-                if self._tie is not Tie.ATTACHED:
+                if self._console is None:
                     raise StillRunning(goes_on) from None
-                self.cancel()
+                if self.state().status.is_final:
+                    self._console.error(f"left while its end was written down; `mlflow-azure status {short}` shows it")
+                elif self._tie is Tie.ATTACHED:
+                    self._console.note("cancelling; Ctrl-C again leaves at once")
+                    with limited(retries=0):  # somebody waits, and who comes next asks the store again
+                        self.cancel()
+                else:
+                    raise StillRunning(goes_on) from None
                 raise
         return ending.run_status == "FINISHED"
 
@@ -223,16 +232,20 @@ class AzureSubmittedRun(SubmittedRun):
             return self._ending
 
     def _finish(self, state: JobState) -> Ending:
-        lease = self._lease or self._await_lease()
+        lease, self._lease = self._lease or self._await_lease(), None
         if lease is None:
             return recorder.recorded_ending(self._run, state)
         try:
             if self._run.is_recorded:
-                return recorder.recorded_ending(self._run, state)
-            return recorder.finish(self._run, state)
+                ending = recorder.recorded_ending(self._run, state)
+            else:
+                ending = recorder.finish(self._run, state)
+            if ending.undelivered is not None:
+                self._run.postpone()
         finally:
             lease.release()
-            self._target.release(self._handle)
+        self._target.release(self._handle)  # waits for the supervisor, which somebody who leaves need not do
+        return ending
 
     def _await_lease(self) -> Lease | None:
         """The right to write the end, from a client that is writing it or about to die; None if it keeps it."""

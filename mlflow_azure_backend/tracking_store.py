@@ -6,8 +6,10 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, MutableMapping
 from concurrent import futures
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,9 @@ _SILENCES: Final = 4
 """For how many times the time-out of a silent server one is waited for that says something now and then."""
 _SLOWEST: Final = 64 * 1024
 """Bytes a second that must be moved."""
+_HURRY_SECONDS: Final = 0.8
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+"""On the monotonic clock: when nobody waits for a store any more; None for as usual."""
 
 
 def absolute_tracking_uri(uri: str, folder: Path) -> str:
@@ -71,7 +76,7 @@ def check_reachable(uri: str) -> None:
     if _is_proxied(address.scheme, host):
         return
     try:
-        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((host, port), timeout=_at_most(_CONNECT_SECONDS)).close()
     except OSError as error:
         raise TrackingError(
             f"the tracking server cannot be reached ({error.strerror or error})",
@@ -126,6 +131,22 @@ def store_errors(uri: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def hurried() -> Iterator[None]:
+    """While the block lasts, this thread's calls to a server end within a second in all: somebody leaves."""
+    token = _deadline.set(time.monotonic() + _HURRY_SECONDS)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def _at_most(seconds: float) -> float:
+    """``seconds``, or what is left of them to somebody in a hurry; never 0, which sockets take for something else."""
+    deadline = _deadline.get()
+    return seconds if deadline is None else max(0.001, min(seconds, deadline - time.monotonic()))
+
+
 def client_of(uri: str, *, size: int = 0) -> MlflowClient:
     """A client of the store at ``uri``, ``bounded``."""
     return bounded(MlflowClient(tracking_uri=uri), uri, size=size)
@@ -167,14 +188,14 @@ class _Bounded:
             except BaseException as error:
                 outcome.set_exception(error)
 
-        seconds = _SILENCES * _transport.timeout + self._extra_seconds
+        seconds = _at_most(_SILENCES * _transport.timeout + self._extra_seconds)
         threading.Thread(target=call, name="mlflow-azure-store", daemon=True).start()
         try:
             return outcome.result(seconds)
         except futures.TimeoutError:
             if outcome.done():
                 raise
-            raise TimeoutError(f"no whole answer within {seconds:.0f} s") from None
+            raise TimeoutError(f"no whole answer within {max(1, seconds):.0f} s") from None
 
 
 class _Transport:

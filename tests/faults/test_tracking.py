@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.checker import check
 from tests.faults.proxy import Fault, Proxy
-from tests.faults.world import QUICK, WAITING, World, until
+from tests.faults.world import FOR_EVER, QUICK, WAITING, World, until
 
 CREATE = "POST .*/runs/create"
 END = "POST .*/runs/update"
@@ -142,18 +142,41 @@ def test_an_end_whose_answer_drips_is_said_again_by_sync(world: World, served: P
     check(world, status="FINISHED", says=None)
 
 
-def test_interrupt_while_the_server_hangs(world: World, served: Proxy) -> None:
+@pytest.mark.parametrize(
+    ("hangs", "since", "runs"),
+    [(CREATE, CREATE, 0), ("", "runs/create|runs/search", 0), (ARTIFACT, ARTIFACT, 1), (END, END, 1)],
+    ids=["creation", "everything", "log", "end"],
+)
+def test_interrupt_while_the_server_hangs(world: World, served: Proxy, hangs: str, since: str, runs: int) -> None:
     world.write_project(QUICK)
-    served.faults = [Fault("hang", CREATE)]
+    served.faults = [Fault("hang", hangs)]
     client = world.run(MLFLOW_HTTP_REQUEST_TIMEOUT="60")
-    wait_for_request(served, CREATE)
+    wait_for_request(served, since)
     begun = time.monotonic()
     client.signal(signal.SIGINT)
     assert client.wait(BOUND) == 130
-    assert time.monotonic() - begun < 5, "on a quiet machine it takes less than a second; the server's silence takes 10"
+    assert time.monotonic() - begun < 3, "on a quiet machine it takes less than a second; the server's silence takes 10"
     served.faults = []
+    world.await_quiet()
     sync(world)
-    check(world, runs=0, starts=0, says=("interrupted",), recorded=False)
+    says = ("status",) if runs else ("interrupted",)
+    check(world, runs=runs, status="FINISHED" if runs else None, says=says, recorded=bool(runs))
+
+
+def test_one_interrupt_of_a_job_whose_server_hangs(world: World, served: Proxy) -> None:
+    """The user is told at once; the end is kept for whoever comes next."""
+    world.write_project(FOR_EVER)
+    client = world.run()
+    world.await_child()
+    served.faults = [Fault("hang")]
+    client.signal(signal.SIGINT)
+    until(lambda: "Ctrl-C again leaves at once" in client.err)
+    assert client.wait() == 130
+    assert "not told yet" in client.err
+    served.faults = []
+    world.await_quiet()
+    sync(world)
+    check(world, status="KILLED", killed=True, says=("cancelled", "mlflow-azure sync"))
 
 
 def test_sync_with_many_runs_asks_a_dead_server_once(world: World, served: Proxy) -> None:
