@@ -141,9 +141,9 @@ class AzureSubmittedRun(SubmittedRun):
                 if self.state().status.is_final:
                     self._console.error(f"left while its end was written down; `mlflow-azure status {short}` shows it")
                 elif self._tie is Tie.ATTACHED:
-                    self._console.note("cancelling; Ctrl-C again leaves at once")
-                    with limited(retries=0):  # somebody waits, and who comes next asks the store again
-                        self.cancel()
+                    with self._leaving_at_once_if_interrupted(), limited(retries=0):  # who comes next asks again
+                        self._console.note("cancelling; Ctrl-C again leaves at once")
+                        self._cancel()
                 else:
                     raise StillRunning(goes_on) from None
                 raise
@@ -151,9 +151,17 @@ class AzureSubmittedRun(SubmittedRun):
 
     def cancel(self) -> None:
         """End the job; when this returns, its end is written down. A job that has ended is left alone."""
+        with self._leaving_at_once_if_interrupted():
+            self._cancel()
+
+    def _cancel(self) -> None:
         self._target.cancel(self._handle)
+        self._follow()
+
+    @contextlib.contextmanager
+    def _leaving_at_once_if_interrupted(self) -> Iterator[None]:
         try:
-            self._follow()
+            yield
         except KeyboardInterrupt:
             self._target.cancel(self._handle, at_once=True)
             if self._console is not None:

@@ -455,7 +455,7 @@ def _no_entry_point(spec: ProjectSpec, name: str) -> ProjectError:
     near = get_close_matches(name, names, n=1)
     step = "write an MLproject that has one"
     if names:
-        step = f"did you mean -e {shlex.quote(near[0])}?" if near else "give one with -e"
+        step = f"did you mean -e {shlex.quote(near[0])}?" if near else "give one with -e."
         step += f" There are: {', '.join(names[:20])}"
     where = None if spec.file is None else spec.file.name
     return ProjectError(f"there is no entry point '{name}'", where=where, next_step=step)

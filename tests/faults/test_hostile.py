@@ -282,12 +282,12 @@ def test_fuzzed_files(tmp_path: Path, part: int) -> None:
         for name, text in texts.items():
             (tmp_path / name).write_bytes(damaged(text, dice) if name == victim else text.encode())
         order = Order(str(tmp_path), "main", None, {"data": "data"}, {"environment": "current"}, tmp_path)
-        begun = time.monotonic()
+        begun = time.process_time()
         try:
             plan_job(order, "fuzz", tmp_path / "checkout", {"MLFLOW_AZURE_CACHE": str(tmp_path / "cache")}, Silence())
         except BackendError as error:
             assert "\n" not in str(error)
-        assert time.monotonic() - begun < 1.0
+        assert time.process_time() - begun < 1.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 

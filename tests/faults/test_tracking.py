@@ -184,8 +184,7 @@ def test_sync_with_many_runs_asks_a_dead_server_once(world: World, served: Proxy
     clients = [world.run("--detach") for _ in range(4)]
     assert [client.wait() for client in clients] == [0] * 4
     served.faults = [Fault("hang")]
-    for _ in clients:
-        world.open_gate()
+    world.open_gate_to(4)
     world.await_quiet(120)
     served.seen.clear()
     begun = time.monotonic()

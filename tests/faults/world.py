@@ -196,6 +196,16 @@ class World:
         with self.gate.open("wb"):
             pass
 
+    def open_gate_to(self, children: int) -> None:
+        """Let so many ``WAITING`` children go on: one that comes through may still be there when the next is let in."""
+
+        def are_through() -> bool:
+            with contextlib.suppress(OSError):  # nobody waits at this moment
+                os.close(os.open(self.gate, os.O_WRONLY | os.O_NONBLOCK))
+            return self.side.read_bytes().count(b"done\n") == children
+
+        until(are_through)
+
     def await_child(self, number: int = 1) -> None:
         """Wait until the child has begun and said that it is ready, for the ``number``-th time."""
         until(lambda: self.side.exists() and self.side.read_bytes().count(b"ready\n") >= number)
