@@ -376,8 +376,9 @@ def test_an_old_key_that_contradicts_a_new_one_is_refused(raw: dict[str, Any], s
 # ── targets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 DESIGN = {
-    "local docker cluster": "compute environment inputs outputs environment_variables secrets detach on_interrupt"
-    " timeout tags snapshot submission_id profile",
+    "local docker cluster": "compute environment inputs outputs environment_variables detach on_interrupt timeout"
+    " tags snapshot submission_id profile",
+    "local docker": "secrets",
     "local": "workdir",
     "docker cluster": "resources",
     "cluster": "workspace distribution retry queue_settings identity services display_name",

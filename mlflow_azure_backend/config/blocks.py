@@ -37,6 +37,7 @@ TargetName = Literal["local", "docker", "cluster"]
 ON_ALL: Final[JsonDict] = {"targets": ["local", "docker", "cluster"]}
 ON_DOCKER: Final[JsonDict] = {"targets": ["docker"]}
 ON_CLUSTER: Final[JsonDict] = {"targets": ["cluster"]}
+ON_THIS_MACHINE: Final[JsonDict] = {"targets": ["local", "docker"]}
 ON_CONTAINERS: Final[JsonDict] = {"targets": ["docker", "cluster"]}
 
 DataType = Literal["uri_file", "uri_folder", "mltable", "custom_model", "mlflow_model", "triton_model"]

@@ -15,6 +15,7 @@ from mlflow_azure_backend.config.blocks import (
     ON_ALL,
     ON_CLUSTER,
     ON_CONTAINERS,
+    ON_THIS_MACHINE,
     Block,
     DataInput,
     DataOutput,
@@ -148,7 +149,7 @@ class BackendConfig(Block):
         default_factory=dict,
         description="Secret variables of the job, each by the client's variable that holds it; never the value.",
         examples=[{"HF_TOKEN": "env:HF_TOKEN"}],
-        json_schema_extra=ON_ALL,
+        json_schema_extra=ON_THIS_MACHINE,
     )
     detach: bool = Field(
         False, description="Return once the job is submitted, and let it outlive the client.", json_schema_extra=ON_ALL

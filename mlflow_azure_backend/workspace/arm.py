@@ -9,6 +9,8 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from requests import Response
+
 from mlflow_azure_backend.errors import SignInError, WorkspaceError
 from mlflow_azure_backend.runtime.clouds import Cloud, cloud_of_host
 from mlflow_azure_backend.runtime.reference import WorkspaceReference
@@ -17,6 +19,7 @@ from mlflow_azure_backend.runtime.transport import Pace, Transport
 from mlflow_azure_backend.workspace.credentials import token_source
 
 API_VERSION: Final = "2024-10-01"
+_NOT_FOUND: Final = 404
 _READS: Final = Pace(250, 25)
 _WRITES: Final = Pace(200, 10)
 """What ARM grants one principal in one region; shared by all that this process does."""
@@ -43,15 +46,36 @@ class ResourceManager:
         self._base = f"https://{cloud.resource_manager}{reference.arm_id}"
         self._transport = Transport(token_source(cloud, environ), tell=tell, pace=_pace)
 
-    def json(self, method: str, path: str, *, api_version: str = API_VERSION, **request: Any) -> Any:
-        """Ask for what is below the workspace; ``request`` as in ``Transport.send``.
+    def get(self, path: str, **params: str) -> Any:
+        """What is at ``path`` below the workspace; None when nothing is.
 
         Raises:
             WorkspaceError: Refused, or no answer in time.
         """
+        response = self._send("GET", path, params=params, accept=(_NOT_FOUND,))
+        return None if response.status_code == _NOT_FOUND else response.json()
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Make what is at ``path``; the same again changes nothing, so a lost answer is asked for again.
+
+        Raises:
+            WorkspaceError: Refused, or no answer in time; then nobody knows whether it was made.
+        """
+        return self._send("PUT", path, json=body).json()
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, *, accept: tuple[int, ...] = ()) -> Any:
+        """Ask for something that may be asked for twice; ``accept`` has statuses that are answers, too.
+
+        Raises:
+            WorkspaceError: Refused, or no answer in time.
+        """
+        response = self._send("POST", path, json=body, idempotent=True, accept=accept)
+        return response.json() if response.content else None
+
+    def _send(self, method: str, path: str, *, params: Mapping[str, str] | None = None, **request: Any) -> Response:
         with service_errors():
-            params = {"api-version": api_version, **request.pop("params", {})}
-            return self._transport.json(method, f"{self._base}{path}", params=params, **request)
+            asked = {"api-version": API_VERSION, **(params or {})}
+            return self._transport.send(method, f"{self._base}{path}", params=asked, **request)
 
     def located(self) -> WorkspaceReference:
         """The workspace with the host of its services, which Azure is asked for once in this process.
@@ -64,7 +88,10 @@ class ResourceManager:
 
 @lru_cache
 def _located(manager: ResourceManager) -> WorkspaceReference:
-    properties = manager.json("GET", "")["properties"]
+    found = manager.get("")
+    if found is None:
+        raise WorkspaceError(f"there is no workspace {manager.reference.workspace_name}", next_step="look at its name")
+    properties = found["properties"]
     address = properties.get("mlFlowTrackingUri") or properties.get("discoveryUrl") or ""
     host = urlsplit(address).netloc
     if cloud_of_host(host) is None:
