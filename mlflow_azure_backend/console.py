@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # the recorder imports MLflow, and commands that only read th
     from rich.text import Text
 
     from mlflow_azure_backend.recorder import Ending
+    from mlflow_azure_backend.status import JobState
 
 _RULE_WIDTH: Final = 54
 _LABEL_WIDTH: Final = 12
@@ -31,6 +33,26 @@ _ASCII: Final = str.maketrans({"✓": "+", "✗": "x", "─": "-", "·": "-", "�
 
 TRACEBACK_VARIABLE: Final = "MLFLOW_AZURE_TRACEBACK"
 """When it is set, a mistake of ours is shown with its traceback."""
+
+
+_ON_THE_WAY: Final = {
+    JobStatus.NOT_STARTED: "accepted",
+    JobStatus.STARTING: "starting",
+    JobStatus.PREPARING: "preparing",
+    JobStatus.QUEUED: "queued",
+    JobStatus.PROVISIONING: "provisioning",
+    JobStatus.SCHEDULED: "scheduled",
+    JobStatus.PAUSED: "paused",
+}
+"""What a job does before its command runs, in the user's words."""
+
+
+@dataclass(frozen=True)
+class _Awaited:
+    """What a job is doing whose command has not said anything yet."""
+
+    since: float
+    status: JobStatus | None = None
 
 
 class Phase:
@@ -56,6 +78,7 @@ class Console:
         self._open = True
         self._at_line_start = True
         self._in_output = False
+        self._awaited: _Awaited | None = None
         self.tracking: str | None = None
 
     @cached_property
@@ -104,16 +127,36 @@ class Console:
         """A mistake that somebody else prints, for a CI system."""
         self._command(error_line(text))
 
-    def begin_output(self) -> None:
-        """Draw the rule above the job's own lines."""
+    def begin_output(self, *, when_it_comes: bool = False) -> None:
+        """Draw the rule above the job's own lines.
+
+        Args:
+            when_it_comes: Not before there are any: the job has a way to go until its command runs.
+        """
+        if when_it_comes:
+            self._awaited = _Awaited(time.monotonic())
+            return
+        self._awaited = None
         self._in_output = True
         self._line("─" * _RULE_WIDTH, "dim")
         self._command(BEGIN_GROUP)
+
+    def job_state(self, state: JobState) -> None:
+        """Say each phase of a job on its way to its command once it is over, with its time."""
+        awaited = self._awaited
+        if awaited is None or state.status is awaited.status:
+            return
+        seconds = time.monotonic() - awaited.since
+        if awaited.status is not None and (word := _ON_THE_WAY.get(awaited.status)) is not None:
+            self._mark("✓", "green", f"{word:<{_LABEL_WIDTH}} {'':<46} {seconds:.0f}s")
+        self._awaited = _Awaited(time.monotonic(), state.status)
 
     def job_output(self, chunk: bytes) -> None:
         """Pass on what the job wrote. A stdout that is gone is no reason to stop watching the job."""
         if not self._open or not chunk:
             return
+        if self._awaited is not None:
+            self.begin_output()
         self._at_line_start = chunk.endswith(b"\n")
         try:
             _write(sys.stdout, chunk, self._decoder)

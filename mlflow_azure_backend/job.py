@@ -6,16 +6,21 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
+from mlflow_azure_backend.command_job import CommandJob
 from mlflow_azure_backend.config import BackendConfig, MlflowOptions
 from mlflow_azure_backend.environment.lock import EnvironmentLock
 from mlflow_azure_backend.project import Argument, DockerEnvironment, EntryPoint
 from mlflow_azure_backend.redaction import without_credentials
-from mlflow_azure_backend.runtime.reference import from_tracking_uri
+from mlflow_azure_backend.runtime.reference import WorkspaceReference, from_tracking_uri
 from mlflow_azure_backend.snapshot import Snapshot
 from mlflow_azure_backend.source import ProjectSource
+
+Tracks = Literal["joins", "is", "mirrors"]
+"""How a job's run and the tracking store's belong together: the job joins the run that we made there; it *is* the run,
+for the workspace makes one with each job; or it reports to its workspace, and we mirror that run into ours."""
 
 RUN_VARIABLE: Final = "MLFLOW_AZURE_RUN_ID"
 """Holds the run's id in every job of ours; MLflow takes MLFLOW_RUN_ID away when a program joins the run."""
@@ -74,6 +79,7 @@ class JobRequest:
         options: MLflow's own options.
         notes: Lines for the user: what was ignored, guessed or replaced on the way.
         docker: What the project says of its container; None when it says nothing.
+        workspace: The Azure ML workspace of a job for a cluster; None for other targets.
     """
 
     submission_id: str
@@ -89,6 +95,7 @@ class JobRequest:
     options: MlflowOptions
     notes: tuple[str, ...] = ()
     docker: DockerEnvironment | None = None
+    workspace: WorkspaceReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,8 @@ class PreparedJob:
         job_folder: Where the job will find its work folder; None when it is where it is on this machine.
         mounts: What the job reads, on this machine, by its place in the container.
         notes: What the user should know of the making of the environment.
+        workspace: The workspace that the job goes to, with its host; None for jobs of this machine.
+        command_job: The job as the workspace takes it, but for its names; None for jobs of this machine.
     """
 
     command: str
@@ -116,6 +125,8 @@ class PreparedJob:
     job_folder: str | None = None
     mounts: Mapping[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    workspace: WorkspaceReference | None = None
+    command_job: CommandJob | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ from mlflow_azure_backend.files import (
     wait_for_lock,
     write_durably,
 )
-from mlflow_azure_backend.job import JobHandle, JobPaths, TrackingContext
+from mlflow_azure_backend.job import JobHandle, JobPaths, TrackingContext, Tracks
+from mlflow_azure_backend.runtime.reference import WorkspaceReference
 from mlflow_azure_backend.status import STATUS_OF_REASON, JobState, TerminationReason
 
 ARCHIVE_ARTIFACT = "snapshot/snapshot.tar.zst"
@@ -94,7 +95,9 @@ class RunRecord:
         tags: The user's own tags.
         run_id: MLflow's id; None until the run is made.
         run_name: MLflow's name for it.
-        artifact_uri: Where its artifacts go.
+        artifact_uri: Where its artifacts go; None until it is known.
+        workspace: The workspace that the job is in; None for jobs of this machine.
+        tracks: How the job's run and the tracking store's belong together.
     """
 
     submission_id: str
@@ -123,6 +126,8 @@ class RunRecord:
     run_id: str | None = None
     run_name: str | None = None
     artifact_uri: str | None = None
+    workspace: WorkspaceReference | None = None
+    tracks: Tracks = "joins"
 
 
 def state_home(environ: Mapping[str, str]) -> Path:

@@ -17,7 +17,7 @@ from mlflow_azure_backend.console import Console
 from mlflow_azure_backend.errors import TrackingError
 from mlflow_azure_backend.files import fault_point
 from mlflow_azure_backend.interrupts import command_line_signals, raise_lost
-from mlflow_azure_backend.job import RUN_VARIABLE, JobRequest, PreparedJob, TrackingContext
+from mlflow_azure_backend.job import RUN_VARIABLE, JobRequest, PreparedJob, TrackingContext, Tracks
 from mlflow_azure_backend.journal import Journal, Lease, RunFolder, RunRecord, makeshift_folder, state_home
 from mlflow_azure_backend.outputs import list_outputs
 from mlflow_azure_backend.planning import Order, counted, plan_job
@@ -146,14 +146,13 @@ def _submit(
 ) -> AzureSubmittedRun:
     """Each step is on disk before it has an effect, so that whoever comes after a crash can undo or finish it."""
     with console.phase("run") as line:
-        record = _stage(request, prepared, tracking_store.with_experiment(tracking), run, journal)
+        tracking = tracking_store.with_experiment(tracking)
+        record = _stage(request, prepared, tracking, target.tracks(tracking, prepared), run, journal)
         run.write_record(record)
         fault_point("launching.after_record")
-        made = recorder.create_run(request, record)
-        run_id = made.info.run_id
-        run.write_record(
-            replace(record, run_id=run_id, run_name=made.info.run_name, artifact_uri=made.info.artifact_uri)
-        )
+        record = recorder.make_run(request, record)
+        run_id = str(record.run_id)
+        run.write_record(record)
         fault_point("launching.before_submit")
         raise_lost()
         handle = target.handle_for(run, run_id)
@@ -162,9 +161,13 @@ def _submit(
         tie = _tie(request, target, waits=waits)
         target.submit(request, prepared, run, attached=tie is Tie.ATTACHED)
         fault_point("launching.after_submit")
-        line.summary = f"{made.info.run_name}  {run_id[:8]}"
+        if record.tracks == "is":
+            record = recorder.meet_run(run, record)
+        line.summary = f"{record.run_name or record.target}  {run_id[:8]}"
+    if record.workspace is not None:
+        console.detail("studio", record.workspace.studio_page(run_id))
     if tie in (Tie.ATTACHED, Tie.WATCHING):
-        console.begin_output()
+        console.begin_output(when_it_comes=target.is_elsewhere)
         return AzureSubmittedRun(run, handle, lease, tie, console)
     submitted = AzureSubmittedRun(run, handle, lease, tie)
     submitted.watch()
@@ -184,7 +187,12 @@ def _tie(request: JobRequest, target: ComputeTarget, *, waits: bool) -> Tie:
 
 
 def _stage(
-    request: JobRequest, prepared: PreparedJob, tracking: TrackingContext, run: RunFolder, journal: Journal
+    request: JobRequest,
+    prepared: PreparedJob,
+    tracking: TrackingContext,
+    tracks: Tracks,
+    run: RunFolder,
+    journal: Journal,
 ) -> RunRecord:
     """Put the snapshot into the run's folder and describe the job to be."""
     run.write_json(run.paths.manifest, request.snapshot.manifest())
@@ -228,6 +236,8 @@ def _stage(
         image=prepared.image_identity,
         job_folder=prepared.job_folder,
         tags=request.config.tags,
+        workspace=prepared.workspace,
+        tracks=tracks,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from mlflow_azure_backend.config import BackendConfig, Environment, LoadedConfig, TargetName, load_config
+from mlflow_azure_backend.config import BackendConfig, Environment, LoadedConfig, TargetName, Workspace, load_config
 from mlflow_azure_backend.environment import image_lock
 from mlflow_azure_backend.environment.carried import carried_lock
 from mlflow_azure_backend.environment.lock import EnvironmentLock
@@ -19,7 +19,7 @@ from mlflow_azure_backend.environment.reporting import notes_on_reporting, with_
 from mlflow_azure_backend.environment.resolving import resolve
 from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environment
 from mlflow_azure_backend.environment.store import find_prefix
-from mlflow_azure_backend.errors import SnapshotError
+from mlflow_azure_backend.errors import EnvironmentUnavailable, SnapshotError
 from mlflow_azure_backend.inputs import with_places
 from mlflow_azure_backend.job import JobRequest, new_submission_id
 from mlflow_azure_backend.journal import cache_home
@@ -34,8 +34,10 @@ from mlflow_azure_backend.project import (
     render_command,
 )
 from mlflow_azure_backend.repeats import Repeat
+from mlflow_azure_backend.runtime.reference import WorkspaceReference
 from mlflow_azure_backend.snapshot import LeftOut, Snapshot, SnapshotRules, take_snapshot
 from mlflow_azure_backend.source import ProjectSource, fetch_project
+from mlflow_azure_backend.workspace.finding import find_workspace
 
 _SHOWN: Final = 4
 """How many things that were left out are named."""
@@ -137,7 +139,7 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
         refuse(foreseen)
         file = _environment_file(project, wanted)
         carried = carried_lock(wanted) if order.repeats is None else None
-        environment = (carried and carried.lock) or _environment(order, project, wanted, cache, line)
+        environment = (carried and carried.lock) or _environment(order, project, wanted, target, cache, line)
         line.summary = _environment_text(environment, project, cache)
     return JobRequest(
         submission_id=submission_id,
@@ -160,7 +162,14 @@ def plan_job(order: Order, submission_id: str, checkout: Path, environ: Mapping[
             *(_notes_on_container(loaded) if target == "docker" else ()),
         ),
         docker=project.environment.docker,
+        workspace=_workspace(order, loaded.config, environ) if target == "cluster" else None,
     )
+
+
+def _workspace(order: Order, config: BackendConfig, environ: Mapping[str, str]) -> WorkspaceReference:
+    configured = config.workspace.model_dump() if isinstance(config.workspace, Workspace) else config.workspace
+    uri = order.tracking_uri if order.tracking_uri is not None else environ.get("MLFLOW_TRACKING_URI")
+    return find_workspace(configured, uri, order.client_folder, environ)
 
 
 class Silence:
@@ -261,10 +270,12 @@ def _as_pattern(path: str) -> str:
 
 
 def _environment(
-    order: Order, project: ProjectSpec, wanted: EnvironmentSpec, cache: Path, line: PhaseLine
+    order: Order, project: ProjectSpec, wanted: EnvironmentSpec, target: TargetName, cache: Path, line: PhaseLine
 ) -> EnvironmentLock:
     if order.repeats is not None:
         return order.repeats.lock_for(wanted)
+    if wanted.image is not None and target == "cluster":
+        return image_lock.image_lock(wanted.image, None)  # what this machine has of it is nothing to a node
     if wanted.image is not None and not _is_built(project):  # else its name says what is in it
         from mlflow_azure_backend.containers.images import find_image
 
@@ -335,6 +346,8 @@ def _is_built(project: ProjectSpec) -> bool:
 def _environment_text(environment: EnvironmentLock, project: ProjectSpec, cache: Path) -> str:
     if environment.image is not None and project.environment.docker is not None and _is_built(project):
         return f"image of {project.environment.docker.dockerfile}  {environment.image.rpartition(':')[2][:7]}"
+    if environment.image is not None and environment.image.startswith("azureml:"):
+        return f"{environment.image}, as the workspace has it"
     if environment.image is not None:
         here = image_lock.content_of(environment) is not None
         return f"image {environment.image}, {'here' if here else 'to be pulled'}"
@@ -369,19 +382,27 @@ def wanted_environment(
         ProjectError: It names a Dockerfile that the snapshot does not hold.
     """
     asked, docker = loaded.config.environment, project.environment.docker
+    if isinstance(asked, str) and asked.startswith("azureml:"):
+        return EnvironmentSpec("image", project.folder, image=asked)  # the workspace knows what is in it
     made = asked if isinstance(asked, Environment) else Environment()
     image = made.image if docker is None else docker.image
     if target == "docker" and docker is not None and docker.build_context is not None and snapshot is not None:
         from mlflow_azure_backend.containers.dockerfiles import image_name
 
         image = image_name(snapshot, docker)
+    if target == "cluster" and _is_built(project):
+        raise EnvironmentUnavailable(
+            "a project's own Dockerfile is not built for a cluster yet",
+            where="docker_env",
+            next_step="build and push it, and name the image",
+        )
     wanted = read_environment(
         project.environment.kind.value,
         project.environment.path,
         folder=project.folder,
         env_manager=loaded.mlflow.env_manager,
         current=loaded.config.environment == "current",
-        in_container=target == "docker",
+        in_container=target != "local",
         image=image,
         channels=made.channels,
         virtual_packages=made.virtual_packages,

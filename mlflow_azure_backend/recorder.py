@@ -13,8 +13,9 @@ import os
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -39,6 +40,7 @@ from mlflow_azure_backend.journal import (
     RunRecord,
     state_home,
 )
+from mlflow_azure_backend.mirror import LEFT_ARTIFACT, mirror_artifacts, mirror_values
 from mlflow_azure_backend.outputs import OUTPUTS, changed_outputs, named_outputs
 from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.snapshot import rule_for
@@ -84,7 +86,38 @@ class Ending:
     undelivered: str | None = None
 
 
-def create_run(request: JobRequest, record: RunRecord) -> Run:
+def make_run(request: JobRequest, record: RunRecord) -> RunRecord:
+    """The record with its run: made in the tracking store, or only named where the job's submission will make it.
+
+    Raises:
+        TrackingError: The store cannot be reached or refuses; then there is no run, or it has been ended.
+    """
+    if record.tracks == "is":
+        return replace(record, run_id=uuid.uuid4().hex, run_name=record.tracking.run_name)
+    info = _create_run(request, record).info
+    return replace(record, run_id=info.run_id, run_name=info.run_name, artifact_uri=info.artifact_uri)
+
+
+def meet_run(run: RunFolder, record: RunRecord) -> RunRecord:
+    """The record of a run that its workspace made, with what was not known before; its parameters are logged.
+
+    A store that is away is no reason to end a job: whoever writes the end comes here again.
+    """
+    try:
+        with store_errors(record.tracking.uri):
+            client = client_of(record.tracking.uri)
+            info = client.get_run(str(record.run_id)).info
+            parameters = [Param(name, value) for name, value in record.parameters.items()]
+            if parameters:
+                client.log_batch(info.run_id, params=parameters)
+    except TrackingError:
+        return record
+    met = replace(record, run_name=info.run_name, artifact_uri=info.artifact_uri)
+    run.write_record(met)
+    return met
+
+
+def _create_run(request: JobRequest, record: RunRecord) -> Run:
     """Make the run, with everything that names it, and log its parameters as the user gave them.
 
     The answer of a server may be lost after it made the run, so a failure looks for the submission's tag first.
@@ -100,7 +133,7 @@ def create_run(request: JobRequest, record: RunRecord) -> Run:
         try:
             with limited(retries=0):  # a lost answer and a second post would make a second run
                 run = client.create_run(
-                    tracking.experiment_id, tags=_creation_tags(request, record), run_name=tracking.run_name
+                    tracking.experiment_id, tags=creation_tags(request, record), run_name=tracking.run_name
                 )
         except (MlflowException, TimeoutError):
             found = find_run(tracking, request.submission_id)
@@ -147,7 +180,7 @@ def end_orphan(record: RunRecord) -> None:
     check_reachable(record.tracking.uri)
     with store_errors(record.tracking.uri):
         run = find_run(record.tracking, record.submission_id)
-        if run is not None and run.info.status == "RUNNING":
+        if run is not None and run.info.status == "RUNNING" and record.tracks != "is":
             client = client_of(record.tracking.uri)
             client.set_tag(run.info.run_id, TAG + "reason", TerminationReason.START_FAILED.value)
             client.set_terminated(run.info.run_id, "KILLED")
@@ -187,10 +220,14 @@ def finish(run: RunFolder, state: JobState) -> Ending:
     diagnosis = _diagnose(run, record, state)
     try:
         check_reachable(record.tracking.uri)
+        if record.artifact_uri is None:
+            record = meet_run(run, record)
         record_inputs(run, record)
         _record_outputs(run, record)
         fault_point("recorder.before_end")
+        left = _mirror(record)
         run_status, remark = _write_end(record, state, diagnosis)
+        remark = remark or left
         fault_point("recorder.after_end")
         ending = Ending(state, run_status, diagnosis, remark)
         run.mark_recorded({"run_status": run_status, "remark": remark, "diagnosis": diagnosis and asdict(diagnosis)})
@@ -210,18 +247,30 @@ def recorded_ending(run: RunFolder, state: JobState) -> Ending:
     )
 
 
+def _mirror(record: RunRecord) -> str | None:
+    """Copy what the job logged in its workspace; a line about what stays there, None when nothing does."""
+    if record.tracks != "mirrors":
+        return None
+    mirror_values(record)
+    if not (left := mirror_artifacts(record)):
+        return None
+    return f"{len(left)} artifacts are too large to be copied and stay in the workspace: see {LEFT_ARTIFACT}"
+
+
 def _write_end(record: RunRecord, state: JobState, diagnosis: Diagnosis | None) -> tuple[str, str | None]:
-    client = client_of(record.tracking.uri)
     run_id = str(record.run_id)
     run_status, remark = state.run_status, None
     with store_errors(record.tracking.uri):
-        if state.status is JobStatus.COMPLETED:
+        client = client_of(record.tracking.uri)
+        if state.status is JobStatus.COMPLETED and record.tracks != "is":
             said = client.get_run(run_id).info.status
             if said in ("FAILED", "KILLED"):
                 run_status = said
                 remark = f"the program said {said} and then exited with 0: the run stays {said}"
         if run_status != "FINISHED":  # that says all by itself, and each call is one more to wait for
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _end_tags(state, diagnosis).items()])
+        if record.tracks == "is":  # the workspace ends the run with its job
+            return run_status, remark
         ended_at = int((state.ended_at or time.time()) * 1000)
         # Not ``set_terminated``: it would print two lines to stdout, among what the job wrote.
         store = bounded(client._tracking_client.store, record.tracking.uri)
@@ -281,7 +330,7 @@ def _diagnose(run: RunFolder, record: RunRecord, state: JobState) -> Diagnosis |
         oom=container.get("oom", outcome.get("oom")),
         max_rss=outcome.get("max_rss"),
         timeout=record.timeout,
-        working_folder_is_snapshot=record.work_folder in record.owned_folders,
+        working_folder_is_snapshot=record.workspace is not None or record.work_folder in record.owned_folders,
         image=image_named_in(record.environment_lock[1]),
         memory_limit=container.get("memory_limit"),
         memory_peak=container.get("memory_peak"),
@@ -289,7 +338,8 @@ def _diagnose(run: RunFolder, record: RunRecord, state: JobState) -> Diagnosis |
     return diagnose(evidence)
 
 
-def _creation_tags(request: JobRequest, record: RunRecord) -> dict[str, str]:
+def creation_tags(request: JobRequest, record: RunRecord) -> dict[str, str]:
+    """What names a run from its beginning."""
     tags = {
         "mlflow.user": getpass.getuser(),
         "mlflow.source.name": _source_name(request.source),

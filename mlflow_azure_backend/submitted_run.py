@@ -23,6 +23,7 @@ from mlflow_azure_backend.files import fault_point
 from mlflow_azure_backend.interrupts import remembered
 from mlflow_azure_backend.job import JobHandle
 from mlflow_azure_backend.journal import Journal, Lease, RunFolder, state_home
+from mlflow_azure_backend.mirror import live
 from mlflow_azure_backend.recorder import Ending
 from mlflow_azure_backend.status import JobState
 from mlflow_azure_backend.tracking_store import limited
@@ -30,6 +31,10 @@ from mlflow_azure_backend.tracking_store import limited
 _LEASE_SECONDS: Final = 10.0
 _LEASE_POLL_SECONDS: Final = 0.05
 _CARD_LINES: Final = 10
+
+
+def _unheard(_state: JobState) -> None:
+    """For nobody."""
 
 
 class StillRunning(ExecutionException):
@@ -130,6 +135,8 @@ class AzureSubmittedRun(SubmittedRun):
         """
         short = self.run_id[:8]
         goes_on = f"run {self.run_id} goes on; follow it with `mlflow-azure attach {short}`"
+        if self._target.is_elsewhere:
+            goes_on += f", end it with `mlflow-azure cancel {short}`"
         if self.is_detached:
             raise StillRunning(goes_on)
         with remembered():
@@ -227,17 +234,29 @@ class AzureSubmittedRun(SubmittedRun):
         """Pump the log until the job has ended, then write the end down; once, whoever calls."""
         with self._pumping:
             if self._ending is None:
-                for chunk in self._target.read(self._handle, self._shown, follow=True):
-                    self._shown += len(chunk)
-                    fault_point("submitted_run.streaming")
-                    if self._console is not None:
-                        self._console.job_output(chunk)
+                with self._mirrored():
+                    self._pump()
                 fault_point("submitted_run.before_finish")
                 self._ending = self._finish(self.state())
                 if self._console is not None:
                     record = self._run.record()
                     self._console.ending(self.run_id, self._ending, None if record is None else record.work_folder)
             return self._ending
+
+    def _pump(self) -> None:
+        """Pass on what the job writes until it has ended."""
+        console = self._console
+        on_state = _unheard if console is None else console.job_state
+        for chunk in self._target.read(self._handle, self._shown, follow=True, on_state=on_state):
+            self._shown += len(chunk)
+            fault_point("submitted_run.streaming")
+            if console is not None:
+                console.job_output(chunk)
+
+    def _mirrored(self) -> contextlib.AbstractContextManager[None]:
+        """What the job logs in its workspace is copied to where the user tracks, where that is elsewhere."""
+        record = self._run.record()
+        return live(record) if record is not None and record.tracks == "mirrors" else contextlib.nullcontext()
 
     def _finish(self, state: JobState) -> Ending:
         lease, self._lease = self._lease or self._await_lease(), None

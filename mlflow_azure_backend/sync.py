@@ -44,7 +44,7 @@ def _sync(journal: Journal, *, patient: bool) -> Iterator[str]:
             claim = run.try_claim()
             lease = None if claim is None else run.try_lease()
             if lease is not None:
-                yield from _settle(run, away)
+                yield from _settle(run, away, patient=patient)
         except BackendError as error:  # one damaged run must not keep the others from their end
             yield str(error)
         finally:
@@ -63,13 +63,15 @@ def main(arguments: list[str]) -> int:
     if lease is None:
         return 0
     away: set[str] = set()
-    for line in _settle(run, away):
+    for line in _settle(run, away, patient=True):
         print(line)  # noqa: T201 - into recorder.log
     return 1 if away else 0
 
 
-def _settle(run: RunFolder, away: set[str]) -> Iterator[str]:
+def _settle(run: RunFolder, away: set[str], *, patient: bool) -> Iterator[str]:
     record = run.record()
+    if record is not None and record.workspace is not None and not patient:
+        return  # the workspace ends its runs itself, and to ask it takes a sign-in
     if record is None:
         run.discard()
     elif run.is_recorded:

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from concurrent import futures
 from contextvars import ContextVar
 from dataclasses import replace
@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow_azure_backend.errors import TrackingError
 from mlflow_azure_backend.job import TrackingContext
 from mlflow_azure_backend.redaction import without_credentials
+from mlflow_azure_backend.runtime.reference import MalformedReference, WorkspaceReference, from_tracking_uri
 from mlflow_azure_backend.workspace.finding import SHORT_URIS
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ T = TypeVar("T")
 DEFAULT_EXPERIMENT: Final = "0"
 """The id of the experiment that every MLflow store has from its start."""
 
+_HERE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_PASSWORDS: Final = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _CONNECT_SECONDS: Final = 5.0
 _TIMEOUT_SECONDS: Final = 10
 _RETRIES: Final = 2
@@ -61,6 +64,40 @@ def absolute_tracking_uri(uri: str, folder: Path) -> str:
     if not scheme and uri != "databricks":
         return (folder / uri).resolve().as_uri()
     return uri
+
+
+def is_workspace(uri: str, workspace: WorkspaceReference) -> bool:
+    """Whether a tracking URI means that Azure ML workspace."""
+    if not uri.startswith("azureml:"):
+        return False
+    try:
+        named = from_tracking_uri(uri)
+    except MalformedReference:
+        return True  # the short form, by which the workspace was found
+    return named.arm_id.lower() == workspace.arm_id.lower()
+
+
+def is_open_server(uri: str, environ: Mapping[str, str]) -> bool:
+    """Whether a job on another machine can report to a tracking store: a server that is elsewhere and asks no password.
+
+    A password would have to stand in the job's definition, where everybody who may see the job could read it.
+    """
+    address = urlsplit(uri)
+    if address.scheme not in ("http", "https") or address.hostname in _HERE or address.username is not None:
+        return False
+    return not any(environ.get(name) for name in _PASSWORDS)
+
+
+def experiment_name_of(tracking: TrackingContext) -> str:
+    """The name of an experiment that is known by its id.
+
+    Raises:
+        TrackingError: The store cannot be reached or refuses.
+    """
+    if tracking.experiment_name is not None:
+        return tracking.experiment_name
+    with store_errors(tracking.uri):
+        return str(client_of(tracking.uri).get_experiment(str(tracking.experiment_id)).name)
 
 
 def check_reachable(uri: str) -> None:

@@ -123,15 +123,21 @@ def plan(as_json: bool, **project: Any) -> None:
         story = Silence() if as_json else console
         order = _order(**project)
         request = plan_job(order, order.submission_id(), Path(folder) / "checkout", os.environ, story)
-        target_for(request).check(request.config, request.options)
+        target = target_for(request)
+        target.check(request.config, request.options)
+        job = target.plan(request)
         if as_json:
-            say_json(describe(request))
+            say_json({**describe(request), "job": job})
             return
         for note in request.notes:
             console.note(note)
         console.detail("compute", request.target)
         console.detail("folder", str(request.source.folder))
         console.detail("command", request.command)
+        if job is not None:
+            import yaml
+
+            console.plain(yaml.safe_dump(dict(job), sort_keys=False, allow_unicode=True, width=120).rstrip())
 
 
 def _order(

@@ -7,12 +7,17 @@ from functools import cache
 from typing import Final
 
 from mlflow_azure_backend.compute.base import ComputeTarget
+from mlflow_azure_backend.compute.cluster import ClusterTarget
 from mlflow_azure_backend.compute.docker import DockerTarget
 from mlflow_azure_backend.compute.local import LocalTarget
 from mlflow_azure_backend.errors import TargetError
 from mlflow_azure_backend.job import JobRequest
 
-TARGETS: Final[Mapping[str, type[ComputeTarget]]] = {"local": LocalTarget, "docker": DockerTarget}
+TARGETS: Final[Mapping[str, type[ComputeTarget]]] = {
+    "local": LocalTarget,
+    "docker": DockerTarget,
+    "cluster": ClusterTarget,
+}
 """Every target that this package brings, by the name that the journal keeps."""
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from mlflow_azure_backend.config import BackendConfig, MlflowOptions
 from mlflow_azure_backend.errors import ConfigError
 from mlflow_azure_backend.interrupts import raise_lost
-from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob
+from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob, TrackingContext, Tracks
 from mlflow_azure_backend.journal import Journal, RunFolder
 from mlflow_azure_backend.status import JobState
 
@@ -34,8 +34,17 @@ class ComputeTarget(ABC):
 
     name: ClassVar[str]
     """How ``backend_config`` and the journal call it."""
-    interrupt_cancels: ClassVar[bool]
-    """Whether Ctrl-C ends the job (True) or only the watching of it (False), unless ``on_interrupt`` says otherwise."""
+    is_elsewhere: ClassVar[bool] = False
+    """Whether its jobs are on other machines, which have to be asked how they do."""
+
+    @property
+    def interrupt_cancels(self) -> bool:
+        """Whether Ctrl-C ends the job (True) or only the watching of it (False), unless ``on_interrupt`` says else."""
+        return True
+
+    def tracks(self, _tracking: TrackingContext, _prepared: PreparedJob) -> Tracks:
+        """How the job's run and the tracking store's will belong together."""
+        return "joins"
 
     @abstractmethod
     def check(self, config: BackendConfig, options: MlflowOptions) -> None:
@@ -45,6 +54,14 @@ class ComputeTarget(ABC):
             ConfigError: A key that this target cannot honour.
             TargetError: The target is not usable here.
         """
+
+    def plan(self, _request: JobRequest) -> Mapping[str, Any] | None:
+        """What would be submitted, in the target's own words; None when it has none. Asks nobody, changes nothing.
+
+        Raises:
+            BackendError: It could not be submitted.
+        """
+        return None
 
     @abstractmethod
     def prepare(self, request: JobRequest, progress: Progress) -> PreparedJob:
@@ -116,11 +133,23 @@ class ComputeTarget(ABC):
         """Remove what ended jobs could not remove themselves; a line for each thing that stays."""
         yield from ()
 
-    def read(self, handle: JobHandle, offset: int, *, follow: bool) -> Iterator[bytes]:
-        """The log from byte ``offset`` on, in pieces: what there is now, or (``follow``) until the job has ended."""
+    def read(
+        self,
+        handle: JobHandle,
+        offset: int,
+        *,
+        follow: bool,
+        on_state: Callable[[JobState], None] = lambda _: None,
+    ) -> Iterator[bytes]:
+        """The log from byte ``offset`` on, in pieces: what there is now, or (``follow``) until the job has ended.
+
+        ``on_state`` is told each state that was seen, before what the job had written by then.
+        """
         while True:
             raise_lost()
-            final = self.state(handle).status.is_final
+            state = self.state(handle)
+            on_state(state)
+            final = state.status.is_final
             while chunk := self.read_log(handle, offset):
                 offset += len(chunk)
                 yield chunk

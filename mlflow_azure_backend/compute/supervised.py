@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 from mlflow_azure_backend.compute.base import ComputeTarget, resolve_secrets
 from mlflow_azure_backend.errors import TargetError
@@ -101,8 +101,6 @@ class _Link:
 
 class SupervisedTarget(ComputeTarget):
     """A target whose jobs are process trees of this machine, each owned by a supervisor that outlives us if it must."""
-
-    interrupt_cancels: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._links: dict[str, _Link] = {}
