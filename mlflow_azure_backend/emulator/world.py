@@ -43,6 +43,7 @@ class World:
         address: The proxy's port, once it listens.
         clusters: The nodes of clusters, by their names in small letters.
         images: Names of the images that were built, removed at the end.
+        artifacts: Artifacts that were made since the start, each once.
         orders: What tests ordered to happen to jobs, by the job's name.
         closing: Set once the emulator ends.
     """
@@ -62,6 +63,7 @@ class World:
     address: list[int] = field(default_factory=list)
     clusters: dict[str, Cluster] = field(default_factory=dict)
     images: set[str] = field(default_factory=set)
+    artifacts: set[str] = field(default_factory=set)
     orders: dict[str, Orders] = field(default_factory=dict)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -138,6 +138,20 @@ class ArtifactService:
         """Another address to write an artifact to that was made before."""
         return str(self._transport.json("GET", f"{self._container}/write", params={"path": name})["contentUri"])
 
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete artifacts with what they hold.
+
+        Raises:
+            ServiceError: Refused, or no answer in time.
+        """
+        batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
+        side_by_side(self._delete, batches)
+
+    def _delete(self, names: Sequence[str]) -> None:
+        url = f"{self._container}/batch/metadata:delete"
+        body = {"paths": [{"path": name} for name in names]}
+        self._transport.send("POST", url, params={"hardDelete": "true"}, json=body, idempotent=True)
+
     def readable(self, name: str) -> SignedAddress | None:
         """Where to read an artifact; None: there is none of that name.
 

@@ -181,16 +181,15 @@ class WorkspaceArtifactRepository(ArtifactRepository):
             get_file(self._storage, address, Path(local_path))
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
-        """Refused.
+        """Delete a file, a folder with all that is below it, or, with None, all artifacts; nothing where there is none.
 
         Raises:
-            MlflowException: Always.
+            MlflowException: Refused, or no answer in time.
         """
-        raise MlflowException(
-            f"a workspace deletes no artifacts ({artifact_path or 'all'} of {self._place}): it keeps them for as long "
-            "as what they belong to; delete that instead",
-            INVALID_STATE,
-        )
+        wanted = (artifact_path or "").rstrip("/")
+        _check_path(wanted)
+        with _refusals():
+            self._service.delete([name for name, _ in self._service.below(self._place.full(wanted))])
 
     def _missing(self, path: str) -> MlflowException:
         there = sorted(

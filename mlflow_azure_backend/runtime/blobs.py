@@ -52,6 +52,11 @@ class SignedAddress:
                 self._url = self._renew()
             return self._url
 
+    @property
+    def renewable(self) -> bool:
+        """Whether there may be another one."""
+        return self._renew is not None
+
     def within(self, name: str) -> SignedAddress:
         """The blob ``name`` of this container, by the container's signature."""
         return _Within(self, name)
@@ -61,6 +66,10 @@ class _Within(SignedAddress):
     def __init__(self, container: SignedAddress, name: str) -> None:
         self._container = container
         self._name = quote(name, safe="/~")
+
+    @property
+    def renewable(self) -> bool:
+        return self._container.renewable
 
     def url(self, *, refused: str | None = None) -> str:
         address = urlsplit(self._container.url(refused=refused))
@@ -92,9 +101,9 @@ def ask(transport: Transport, address: SignedAddress, method: str, **request: An
     except ServiceError as problem:
         if problem.status != 403:
             raise
-        renewed = address.url(refused=url)
-        if renewed == url:
+        if not address.renewable:
             raise _locked_out(problem) from None
+        renewed = address.url(refused=url)
     try:
         return transport.send(method, renewed, **request)
     except ServiceError as problem:

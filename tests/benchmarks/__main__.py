@@ -11,7 +11,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import containers, environments, local_runs, long_journal, many_runs, project_files, supervising
+from tests.benchmarks import (
+    artifacts,
+    containers,
+    environments,
+    local_runs,
+    long_journal,
+    many_runs,
+    project_files,
+    supervising,
+)
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.report import line_of, update
 
@@ -23,6 +32,7 @@ CASES = {
     **environments.CASES,
     **long_journal.CASES,
     **containers.CASES,
+    **artifacts.CASES,
 }
 """What measures each goal, by its id."""
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.cli import commands
 
+from mlflow_azure_backend import artifacts
 from mlflow_azure_backend.emulator import EmulatorServer
+from mlflow_azure_backend.runtime import doors
+from tests.emulator.test_data_plane import Client
 
 FILES = {
     "plain.txt": b"plain",
@@ -112,10 +122,16 @@ def test_an_artifact_that_is_not_there(client: MlflowClient, run: str) -> None:
     assert raised.value.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
-def test_artifacts_are_not_deleted(client: MlflowClient, run: str) -> None:
-    repository = mlflow.store.artifact.artifact_repository_registry.get_artifact_repository(uri_of(client, run))
-    with pytest.raises(MlflowException, match="deletes no artifacts"):
-        repository.delete_artifacts("x")
+def test_artifacts_are_deleted(client: MlflowClient, run: str, tmp_path: Path) -> None:
+    client.log_artifacts(run, str(write(tmp_path / "up", FILES)), "folder")
+    client.log_text(run, "x", "folder2.txt")
+    repository = get_artifact_repository(uri_of(client, run))
+    repository.delete_artifacts("folder")
+    repository.delete_artifacts("nothing")
+    assert [one.path for one in client.list_artifacts(run)] == ["folder2.txt"]
+    repository.delete_artifacts()
+    assert client.list_artifacts(run) == []
+    client.log_text(run, "again", "folder2.txt")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +144,7 @@ def test_a_uri_that_is_none_is_said(workspace: EmulatorServer, uri: str) -> None
 
 def test_a_folder_without_a_run(client: MlflowClient, workspace: EmulatorServer, tmp_path: Path) -> None:
     uri = "azureml://artifacts/LocalUpload/some-container/model"
-    repository = mlflow.store.artifact.artifact_repository_registry.get_artifact_repository(uri)
+    repository = get_artifact_repository(uri)
     repository.log_artifacts(str(write(tmp_path / "up", FILES)))
     assert contents(mlflow.artifacts.download_artifacts(artifact_uri=uri)) == FILES
     assert contents(mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/a folder")) == {
@@ -140,3 +156,71 @@ def test_a_folder_without_a_run(client: MlflowClient, workspace: EmulatorServer,
 def test_a_jobs_own_form_of_its_artifacts(client: MlflowClient, run: str) -> None:
     client.log_text(run, "x", "model/MLmodel")
     assert mlflow.artifacts.load_text(f"azureml://jobs/{run}/outputs/artifacts/paths/model/MLmodel") == "x"
+
+
+MODEL = {
+    "MLmodel": b"flavors:\n  python_function:\n    loader_module: loader_of_parts\n    code: code\n    data: parts\n",
+    "code/loader_of_parts.py": b"""
+from pathlib import Path
+
+class Parts:
+    def __init__(self, path):
+        self.parts = sorted(one.read_bytes() for one in Path(path).rglob("*.bin"))
+
+    def predict(self, model_input):
+        return self.parts
+
+_load_pyfunc = Parts
+""",
+}
+
+
+def test_a_model_of_many_files_is_loaded(client: MlflowClient, run: str, tmp_path: Path) -> None:
+    parts = {f"parts/{number % 7}/part {number}.bin": b"%d" % number for number in range(200)}
+    client.log_artifacts(run, str(write(tmp_path / "model", {**MODEL, **parts})), "model")
+    model = mlflow.pyfunc.load_model(f"runs:/{run}/model")
+    assert model.predict([]) == sorted(parts.values())
+
+
+def test_the_command_line_lists_and_downloads(client: MlflowClient, run: str, tmp_path: Path) -> None:
+    client.log_artifacts(run, str(write(tmp_path / "up", FILES)), "dir")
+    listed = CliRunner().invoke(commands, ["list", "--run-id", run, "--artifact-path", "dir"])
+    assert str({one["path"]: one.get("file_size") for one in json.loads(listed.output)}["dir/plain.txt"]) == "5"
+    (tmp_path / "down").mkdir()
+    uri = f"{uri_of(client, run)}/dir"
+    done = CliRunner().invoke(commands, ["download", "--artifact-uri", uri, "--dst-path", str(tmp_path / "down")])
+    assert done.exit_code == 0
+    assert contents(tmp_path / "down" / "dir") == FILES
+
+
+SERVED = """
+import sys
+from mlflow.server import app, handlers
+handlers.initialize_backend_stores(sys.argv[1])
+with app.test_client() as browser:
+    answer = browser.get("/get-artifact", query_string={"run_id": sys.argv[2], "path": "dir/100%.txt"})
+    print(answer.status_code, answer.get_data(as_text=True))
+"""
+
+
+def test_the_user_interface_downloads(client: MlflowClient, run: str, tmp_path: Path) -> None:
+    client.log_artifacts(run, str(write(tmp_path / "up", {"100%.txt": b"percent"})), "dir")
+    argv = [sys.executable, "-W", "ignore", "-c", SERVED, mlflow.get_tracking_uri(), run]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "200 percent"
+
+
+def test_a_job_uses_its_own_token(
+    client: MlflowClient, run: str, workspace: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = uri_of(client, run)
+    with Client(workspace) as azure:
+        token = azure.get(f"{azure.history}/{re.search('experiments/[^/]+/runs/[^/]+', uri)[0]}/token").json()["token"]  # type: ignore[index]
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "an experiment")
+    for door in (doors.artifact_repository, artifacts.artifact_repository):
+        repository = door(uri)
+        repository.log_artifact(__file__, "code")
+        (listed,) = repository.list_artifacts("code")
+        assert listed.file_size == Path(__file__).stat().st_size

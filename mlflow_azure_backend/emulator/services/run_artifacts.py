@@ -28,7 +28,8 @@ _AUDIENCES = (AUDIENCE_ARM, AUDIENCE_ML, AUDIENCE_RUN)
 _RUN = "azureml-mlflow 1.62, _restclient/run_artifact: requests and answers"
 _LOG = (
     "a job's log of August 2026 in a public repository: the route with the experiment's id, the blob's name, and that "
-    "making an empty artifact leaves no blob; the answer's form from azureml-mlflow 1.62"
+    "making an empty artifact leaves no blob; lightly-train#256: that making one again is a conflict, and its words; "
+    "the answer's form from azureml-mlflow 1.62"
 )
 _UPLOADED = "azureml-mlflow 1.62, _restclient/artifact: requests and answers"
 _MISSING = "InnerEye-DeepLearning#335: the words for an artifact that is not there; azureml-mlflow 1.62: the answer"
@@ -58,17 +59,34 @@ async def _place(call: Call) -> tuple[str, str]:
 
 
 async def batch_metadata(call: Call) -> Answer:
-    """Addresses to write artifacts to, one for each path; nothing is written yet."""
+    """Addresses to write artifacts to, one for each path that was not made before; nothing is written yet."""
     origin, container = await _place(call)
     paths = _paths(call)
     await call.world.storage.make_container(ARTIFACTS)
+    made = call.world.artifacts
+    new = [path for path in paths if f"{origin}/{container}/{path}" not in made]
+    made.update(f"{origin}/{container}/{path}" for path in new)
     return Answer(
         {
-            "artifacts": {path: _artifact(origin, container, path) for path in paths},
-            "artifactContentInformation": {path: _content(call, origin, container, path, "rcw") for path in paths},
-            "errors": {},
+            "artifacts": {path: _artifact(origin, container, path) for path in new},
+            "artifactContentInformation": {path: _content(call, origin, container, path, "rcw") for path in new},
+            "errors": {path: _conflict(origin, container, path) for path in paths if path not in new},
         }
     )
+
+
+def _conflict(origin: str, container: str, path: str) -> dict[str, Any]:
+    message = f"Resource Conflict: ArtifactId {origin}/{container}/{path} already exists."
+    return {"error": {"code": "UserError", "message": message}}
+
+
+async def write_content(call: Call) -> Answer:
+    """An address to write one artifact to that was made before."""
+    origin, container = await _place(call)
+    path = call.query.get("path", "")
+    if f"{origin}/{container}/{path}" not in call.world.artifacts:
+        await content(call)
+    return Answer(_content(call, origin, container, path, "rcw"))
 
 
 async def list_artifacts(call: Call) -> Answer:
@@ -116,7 +134,7 @@ async def delete(call: Call) -> Answer:
     """Delete one artifact with its blob, whether ``hardDelete`` says so or not: there is no way back here."""
     await content(call)
     origin, container = call.path["origin"], call.path["container"]
-    await call.world.storage.delete(ARTIFACTS, f"{origin}/{container}/{call.query['path']}")
+    await _delete(call, f"{origin}/{container}/{call.query['path']}")
     return Answer(status=200)
 
 
@@ -124,8 +142,13 @@ async def delete_batch(call: Call) -> Answer:
     """Delete the artifacts of these paths; one that is not there is passed over."""
     origin, container = await _place(call)
     for path in _paths(call):
-        await call.world.storage.delete(ARTIFACTS, f"{origin}/{container}/{path}")
+        await _delete(call, f"{origin}/{container}/{path}")
     return Answer(status=200)
+
+
+async def _delete(call: Call, name: str) -> None:
+    call.world.artifacts.discard(name)
+    await call.world.storage.delete(ARTIFACTS, name)
 
 
 def _paths(call: Call) -> list[str]:
@@ -196,6 +219,7 @@ def _declare() -> None:
         ("BatchCreateEmptyArtifacts", "POST", "/batch/metadata", batch_metadata),
         ("ListInContainer", "GET", "", list_artifacts),
         ("GetContentInformation", "GET", "/contentinfo", content),
+        ("GetSas", "GET", "/write", write_content),
         ("ListSasByPrefix", "GET", "/prefix/contentinfo", prefix_content),
         ("Get", "GET", "/metadata", metadata),
         ("DeleteMetaData", "DELETE", "/metadata", delete),
