@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow_azure_backend.environment.indexes import has_credentials, read_machine
-from mlflow_azure_backend.environment.interpreters import Interpreter, current_python, find_python
+from mlflow_azure_backend.environment.interpreters import Interpreter, current_python, find_python, satisfies
 from mlflow_azure_backend.environment.lock import LOCK_FILES, EnvironmentLock, LockedPackage
 from mlflow_azure_backend.environment.python_lock import lock_text, read
 from mlflow_azure_backend.errors import EnvironmentUnavailable
@@ -76,9 +76,8 @@ def carried_lock(spec: EnvironmentSpec) -> CarriedLock | None:
     file = next((spec.folder / name for name in CARRIED if (spec.folder / name).is_file()), None)
     if file is None:
         return None
-    python = find_python(spec.python, environ=os.environ, where=spec.python_origin)
     try:
-        return CarriedLock(file.name, _lock(file, spec, python))
+        return CarriedLock(file.name, _lock(file, spec))
     except _Stale as stale:
         return CarriedLock(file.name, reason=str(stale))
 
@@ -133,19 +132,35 @@ def _asked(spec: EnvironmentSpec) -> Iterator[RequirementLine]:
     return (line for line in spec.requirements if line.origin != MLFLOW_DEFAULT)
 
 
-def _lock(file: Path, spec: EnvironmentSpec, python: Interpreter) -> EnvironmentLock:
+def _lock(file: Path, spec: EnvironmentSpec) -> EnvironmentLock:
     content = _parse(_export(file) if file.name == "uv.lock" else _text(file))
+    tool = content.get("tool")
+    ours = tool.get(TABLE) if isinstance(tool, dict) else None
+    python = _python(spec, ours)
     variables = _marker_variables(python.version, python.implementation)
     packages = sorted(_packages(content, variables), key=lambda package: package.name)
     _check_python(content.get("requires-python"), python)
     _check_requirements(spec, {package.name: package for package in packages}, variables)
-    ours = content.get("tool", {}).get(TABLE)
     if isinstance(ours, dict) and ours.get("wish") != wish(spec):
         changed = ", ".join(path.name for path in spec.files) or "the project"
         raise _Stale(f"{changed} asks for something else than when it was locked")
     _check_platform(content, variables, python)
     text = lock_text(python, spec.options, packages)
     return read(text, spec, read_machine(os.environ))
+
+
+def _python(spec: EnvironmentSpec, ours: object) -> Interpreter:
+    """The Python that a lock has to be for: one of this machine, or the container's own, which need not be here.
+
+    A container's image is chosen by what the lock was made for, as far as a lock of ours says it.
+    """
+    current = current_python()
+    if spec.in_container:
+        made_for = str(ours.get("python")) if isinstance(ours, dict) else current.version
+        for version in (made_for, spec.python or current.version):
+            if re.fullmatch(r"\d+(\.\d+){1,2}", version) and satisfies(version, spec.python):
+                return Interpreter(current.executable, version, current.implementation)
+    return find_python(spec.python, environ=os.environ, where=spec.python_origin)
 
 
 def _text(file: Path) -> str:

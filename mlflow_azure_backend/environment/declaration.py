@@ -168,7 +168,8 @@ def read_scalar(node: yaml.Node, shown: str, key: str) -> str:
         return str(node.value)
     if isinstance(node, yaml.MappingNode) and node.value and isinstance(node.value[0][0], yaml.ScalarNode):
         name = node.value[0][0].value
-        raise wrong(shown, node, f"'{name}:' opens a mapping, but entries of {key} are text", f"write {name}==VERSION")
+        step = f"write {name}==VERSION" if re.fullmatch(r"[\w.-]*\w", name) else "put the entry in quotes"
+        raise wrong(shown, node, f"'{name}:' opens a mapping, but entries of {key} are text", step)
     raise wrong(shown, node, f"entries of {key} must be text", "put it in quotes")
 
 

@@ -61,5 +61,6 @@ def _portable(address: str, folder: Path) -> str:
     path = Path(unquote(parts.path))
     if not path.is_relative_to(folder.resolve()):
         what = f"{path} is a file of this machine, which no lock beside a project can name"
-        raise EnvironmentUnavailable(what, next_step="run without one, or take the package from an index")
+        step = "name an index for this call, UV_DEFAULT_INDEX=https://HOST/simple, or run without a lock"
+        raise EnvironmentUnavailable(what, next_step=step)
     return f"path = {json.dumps(path.relative_to(folder.resolve()).as_posix(), ensure_ascii=False)}"

@@ -19,7 +19,7 @@ from mlflow_azure_backend.environment.interpreters import (
     satisfies,
 )
 from mlflow_azure_backend.environment.lock import EnvironmentLock, LockedPackage
-from mlflow_azure_backend.environment.uv_process import run_uv, uv_failure
+from mlflow_azure_backend.environment.uv_process import Origins, run_uv, uv_failure
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 from mlflow_azure_backend.files import fault_point
 
@@ -195,10 +195,10 @@ def _compile(spec: EnvironmentSpec, python: Interpreter, machine: Machine, cache
     return lock_text(python, spec.options, [_pinned(package, spec) for package in packages])
 
 
-def _origins(spec: EnvironmentSpec) -> dict[str, tuple[str, ...]]:
-    origins: dict[str, tuple[str, ...]] = {}
+def _origins(spec: EnvironmentSpec) -> Origins:
+    origins: dict[str, tuple[tuple[str, str], ...]] = {}
     for line in (*spec.requirements, *spec.constraints):
-        origins[line.name] = (*origins.get(line.name, ()), line.origin)
+        origins[line.name] = (*origins.get(line.name, ()), (line.origin, line.text))
     return origins
 
 

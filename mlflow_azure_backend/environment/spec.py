@@ -103,6 +103,7 @@ class EnvironmentSpec:
         notes: What was ignored or is not as MLflow does it, one line each, for the user.
         conda: What is wanted of conda; None for the other kinds.
         image: The container image whose own environment is wanted; None for the other kinds.
+        in_container: True when it will be in a container, which brings its own Python. Not part of the fingerprint.
     """
 
     kind: EnvironmentKind
@@ -118,6 +119,7 @@ class EnvironmentSpec:
     notes: tuple[str, ...] = ()
     conda: CondaSpec | None = None
     image: str | None = None
+    in_container: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -186,7 +188,7 @@ def read_environment(
         return EnvironmentSpec("current", folder)
     if kind == "conda_env":
         if env_manager in ("virtualenv", "uv") or path is None:
-            return _python(path, folder, env_manager, conda=True)
+            return _python(path, folder, env_manager, conda=True, in_container=in_container)
         return _conda(path, folder, channels, virtual_packages or {}, solver)
     if env_manager == "conda":
         what = "a python_env project cannot be run with conda"
@@ -194,7 +196,7 @@ def read_environment(
     if path is None and env_manager is None:
         note = "no environment file: the current interpreter is used (MLflow would make an empty virtual environment)"
         return EnvironmentSpec("current", folder, notes=(note,))
-    return _python(path, folder, env_manager)
+    return _python(path, folder, env_manager, in_container=in_container)
 
 
 def _conda(
@@ -236,7 +238,9 @@ def _refuse_git(line: RequirementLine) -> None:
         raise EnvironmentUnavailable(what, where=line.origin, next_step=step)
 
 
-def _python(path: Path | None, folder: Path, env_manager: str | None, *, conda: bool = False) -> EnvironmentSpec:
+def _python(
+    path: Path | None, folder: Path, env_manager: str | None, *, conda: bool = False, in_container: bool
+) -> EnvironmentSpec:
     # Here, because a run in the current interpreter needs neither yaml nor packaging.
     from mlflow_azure_backend.environment.declaration import Declaration, read_conda_env_as_python, read_python_env
     from mlflow_azure_backend.environment.requirements import Requirements, read_requirements, shown_path
@@ -260,6 +264,7 @@ def _python(path: Path | None, folder: Path, env_manager: str | None, *, conda: 
         prerelease=found.prerelease,
         files=tuple(found.files),
         notes=(*declared.notes, *found.notes),
+        in_container=in_container,
     )
 
 

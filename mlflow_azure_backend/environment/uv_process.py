@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from mlflow_azure_backend.environment.indexes import redact
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 # Settings that would make uv act on another Python, project or environment than ours, or undo what a lock promises.
 # All others are the user's: indexes, credentials, certificates, proxies, cache, concurrency, UV_COMPILE_BYTECODE.
@@ -32,8 +33,12 @@ _OURS: Final = {
     "UV_PYTHON_DOWNLOADS": "never",
     "NO_COLOR": "1",
 }
+Origins = Mapping[str, tuple[tuple[str, str], ...]]
+"""The requirements of each canonical package name: ``file:line`` and what is written there."""
+
 _LONGEST_REASON: Final = 600
 _MOST_LINES: Final = 4
+_CLASH: Final = "no versions fit together"
 
 
 def uv_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -81,19 +86,20 @@ def _find_uv() -> str:
         raise EnvironmentUnavailable("uv is not installed", next_step="run `pip install uv`") from None
 
 
-def uv_failure(stderr: str, *, origins: Mapping[str, tuple[str, ...]], folder: Path) -> EnvironmentUnavailable:
+def uv_failure(stderr: str, *, origins: Origins, folder: Path) -> EnvironmentUnavailable:
     """Say in one line why uv failed.
 
     Args:
         stderr: What it wrote. Credentials in addresses are taken out.
-        origins: Canonical package name to ``file:line`` of its requirements, to name the lines that a reason speaks of.
+        origins: The requirements by name, to name those that a reason speaks of.
         folder: What uv was writing to, for a full disk.
     """
     body, hint = _sentences(redact(stderr) or "uv failed and did not say why")
     if "No space left on device" in body:
         written = re.findall(r" to `?(/[^`:]+)", body)
         return full(Path(written[-1].strip()) if written else folder)
-    where = _lines_named(body, origins)
+    named = _lines_named(body, origins)
+    where = ", ".join(dict.fromkeys(origin for origin, _ in named)) or None
     if package := _first(r"Hash mismatch for `([^`]+)`", body):
         what = f"{package} is not the file that was locked (hash mismatch)"
         return EnvironmentUnavailable(what, where=where, next_step="resolve again with `mlflow-azure lock --upgrade`")
@@ -112,7 +118,14 @@ def uv_failure(stderr: str, *, origins: Mapping[str, tuple[str, ...]], folder: P
         what = f"no package named {unknown} is on the package index"
         step = "check its spelling, and the index settings of pip or uv with their credentials"
         return EnvironmentUnavailable(what, where=where, next_step=step)
-    return EnvironmentUnavailable(f"{body}{f' ({hint})' if hint else ''}"[:_LONGEST_REASON], where=where)
+    if len(named) > 1:
+        body = body.replace(_CLASH, f"{_CLASH} for {' and '.join(text for _, text in named)}", 1)
+    return EnvironmentUnavailable(shortened(f"{body}{f' ({hint})' if hint else ''}"), where=where)
+
+
+def shortened(reason: str) -> str:
+    """A tool's reason, of which the first sentences say enough."""
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON].rpartition(' ')[0]} …"
 
 
 def _sentences(stderr: str) -> tuple[str, str]:
@@ -125,14 +138,13 @@ def _sentences(stderr: str) -> tuple[str, str]:
         text = f"{text.rstrip(':')}{joint}{plain}" if plain else text
     body, _, hint = text.partition("hint:")
     body = body.strip().removesuffix(".").removesuffix(", we can conclude that your requirements are unsatisfiable")
-    body = body.replace("No solution found when resolving dependencies: Because", "no versions fit together: because")
+    body = body.replace("No solution found when resolving dependencies: Because", f"{_CLASH}: because")
     return body, hint.partition("hint:")[0].strip().removesuffix(".")
 
 
-def _lines_named(text: str, origins: Mapping[str, tuple[str, ...]]) -> str | None:
+def _lines_named(text: str, origins: Origins) -> list[tuple[str, str]]:
     words = (re.sub(r"[-_.]+", "-", word).lower() for word in re.findall(r"[A-Za-z0-9][\w.-]*", text))
-    named = dict.fromkeys(origin for word in words for origin in origins.get(word, ()))
-    return ", ".join(list(named)[:_MOST_LINES]) or None
+    return list(dict.fromkeys(line for word in words for line in origins.get(word, ())))[:_MOST_LINES]
 
 
 def _first(pattern: str, text: str) -> str | None:

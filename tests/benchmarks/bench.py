@@ -25,6 +25,18 @@ TRIVIAL: Final = "name: trivial\nentry_points:\n  main:\n    command: python -S 
 """A project whose command does nothing, in some 10 ms."""
 
 
+_PEAK: Final = """
+import os, sys
+nowhere = os.open(os.devnull, os.O_RDWR)
+told = [(os.POSIX_SPAWN_DUP2, nowhere, 1)]
+child = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=told)
+_, status, usage = os.wait4(child, 0)
+print(usage.ru_maxrss / 1024)
+sys.exit(status != 0)
+"""
+"""A process so small that the peak of its child is the child's: a new process begins with the peak of what it came from."""
+
+
 class Bench:
     """One measuring of all: everything in it is made at its first use, and lies below one folder."""
 
@@ -139,6 +151,10 @@ class Bench:
         if done.returncode:
             raise RuntimeError(f"{command} failed with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
         return done.stdout
+
+    def peak(self, command: list[str], **variables: str) -> float:
+        """The peak memory, in MiB, of the largest process that a command starts or is."""
+        return float(self.run([sys.executable, "-I", "-S", "-c", _PEAK, *command], None, **variables))
 
     def cost(self, command: list[str], cwd: Path | None = None, **variables: str) -> Cost:
         """What a command costs."""

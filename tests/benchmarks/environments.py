@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environm
 from mlflow_azure_backend.environment.store import ensure_prefix
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.local_runs import worker
-from tests.benchmarks.measure import Goal, Result, by_turns, seconds, timed
+from tests.benchmarks.measure import FEW, MANY, Goal, Result, by_turns, seconds, timed
 from tests.conda_channel import build_conda_forge, serve
 
 _MLPROJECT = "name: locked\npython_env: python_env.yaml\nentry_points:\n  main:\n    command: python -S -c pass\n"
@@ -38,21 +39,52 @@ subprocess.run([*sync, "-r", wheels], check=True)
 """
 """A bare installation of a lock by the same two libraries: nothing is compared, nothing is kept from being half done."""
 
+_BUILD = """
+import pickle, sys
+from pathlib import Path
+from mlflow_azure_backend.environment.store import ensure_prefix
+ensure_prefix(pickle.loads(Path(sys.argv[1]).read_bytes()), cache=Path(sys.argv[2]))
+"""
+_RESOLVE = """
+import pickle, sys
+from pathlib import Path
+from mlflow_azure_backend.environment.resolving import resolve
+resolve(pickle.loads(Path(sys.argv[1]).read_bytes()), cache=Path(sys.argv[2]))
+"""
+
+
+def _peaks(bench: Bench, script: str, value: object) -> list[float]:
+    """The peaks of one of our steps, given a value and a cache that is empty each time."""
+    pickled = bench.folder / "value.pickle"
+    pickled.write_bytes(pickle.dumps(value))
+    folders = [bench.folder / f"peak {number}" for number in range(FEW)]
+    found = [bench.peak([sys.executable, "-c", script, str(pickled), str(folder)]) for folder in folders]
+    for folder in folders:
+        shutil.rmtree(folder)
+    return found
+
+
+def _peaks_of_runs(bench: Bench, project: Path, ours: list[str], peer: list[str]) -> list[float]:
+    """The same runs as whole commands, in the environments that are there."""
+    store = bench.store("peaks")
+    run = ["mlflow", "run", str(project)]
+    return [
+        bench.peak([*run, "--backend", "azureml", *ours], MLFLOW_TRACKING_URI=store)
+        / bench.peak([*run, *peer], MLFLOW_TRACKING_URI=store)
+        for _ in range(FEW)
+    ]
+
 
 def warm(bench: Bench) -> Iterator[Result]:
     """P14: what a run in an environment of its own costs more, when that has been built."""
     declared = f"python: '{_PYTHON}'\ndependencies: [six]\n"
     project = bench.project("locked", _MLPROJECT, {"python_env.yaml": declared})
     with worker(bench, project, bench.store("locked")) as costs:
-        ((wall, cpu),) = by_turns(costs("azureml", "uv"), costs("azureml", "local"))
-    yield Result(
-        "P14",
-        "a run in its own environment, built before",
-        "the same run with `env_manager=local`",
-        Goal(1.1),
-        wall,
-        cpu,
-    )
+        ((wall, cpu),) = by_turns(costs("azureml", "uv"), costs("azureml", "local"), pairs=MANY)
+    local = ["--backend", "azureml", "--env-manager", "local"]
+    memory = _peaks_of_runs(bench, project, ["--env-manager", "uv"], local)
+    what, peer = "a run in its own environment, built before", "the same run with `env_manager=local`"
+    yield Result("P14", what, peer, Goal(1.1), wall, cpu, memory=memory)
 
 
 def cold(bench: Bench) -> Iterator[Result]:
@@ -65,6 +97,8 @@ def cold(bench: Bench) -> Iterator[Result]:
     requirements = bench.folder / "requirements.txt"
     requirements.write_text("".join(f"{line}\n" for line in lock.sources.lines) + lock.text, encoding="utf-8")
 
+    sync = ["uv", "pip", "sync", "--quiet", "--python", str(peer / "bin/python"), str(requirements)]
+
     def ours() -> None:
         shutil.rmtree(cache / "environments", ignore_errors=True)
         ensure_prefix(lock, cache=cache)
@@ -72,12 +106,13 @@ def cold(bench: Bench) -> Iterator[Result]:
     def bare() -> None:
         shutil.rmtree(peer, ignore_errors=True)
         bench.run(["uv", "venv", "--quiet", "--no-project", "--python", os.path.realpath(sys.executable), str(peer)])
-        sync = ["uv", "pip", "sync", "--quiet", "--python", str(peer / "bin/python"), str(requirements)]
         bench.run(sync, None, **lock.sources.variables)
 
     ((wall, cpu),) = by_turns(timed(ours), timed(bare))
+    theirs = [bench.peak(sync, **lock.sources.variables) for _ in range(FEW)]
+    memory = [mine / other for mine, other in zip(_peaks(bench, _BUILD, lock), theirs, strict=True)]
     what = f"building an environment of {len(lock.packages)} packages from its lock"
-    yield Result("P15", what, "`uv venv` and `uv pip sync`", Goal(1.15), wall, cpu)
+    yield Result("P15", what, "`uv venv` and `uv pip sync`", Goal(1.15), wall, cpu, memory=memory)
 
 
 def warm_peers(bench: Bench) -> Iterator[Result]:
@@ -87,8 +122,9 @@ def warm_peers(bench: Bench) -> Iterator[Result]:
     with worker(bench, project, bench.store("locked")) as costs:
         for manager in ("uv", "virtualenv"):
             ((wall, cpu),) = by_turns(costs("azureml", manager), costs("local", manager))
-            what = f"a run with `env_manager={manager}`, built before"
-            yield Result(f"P14 {manager}", what, "MLflow's own manager", Goal(1.0), wall, cpu, _as_with_p2)
+            what, options = f"a run with `env_manager={manager}`, built before", ["--env-manager", manager]
+            memory = _peaks_of_runs(bench, project, options, options)
+            yield Result(f"P14 {manager}", what, "MLflow's own manager", Goal(1.0), wall, cpu, _as_with_p2, memory)
 
 
 def _as_with_p2() -> str:
@@ -132,8 +168,9 @@ def warm_conda(bench: Bench) -> Iterator[Result]:
         project, _ = _conda_project(bench)
         with worker(bench, project, bench.store("conda")) as costs:
             ((wall, cpu),) = by_turns(costs("azureml", "conda"), costs("azureml", "local"))
+        memory = _peaks_of_runs(bench, project, [], ["--backend", "azureml", "--env-manager", "local"])
     what, peer = "a run in its conda environment, built before", "the same run with `env_manager=local`"
-    yield Result("P14b", what, peer, Goal(1.1), wall, cpu)
+    yield Result("P14b", what, peer, Goal(1.1), wall, cpu, memory=memory)
 
 
 def cold_conda(bench: Bench) -> Iterator[Result]:
@@ -147,25 +184,33 @@ def cold_conda(bench: Bench) -> Iterator[Result]:
         pip = [one for one in lock.packages if one.manager == "pip"]
         wheels.write_text("".join(one.line() for one in pip), encoding="utf-8")
 
+        install = [sys.executable, "-c", _BARE, str(file), str(peer), str(wheels)]
+
         def ours() -> None:
             shutil.rmtree(cache / "environments", ignore_errors=True)
             ensure_prefix(lock, cache=cache)
 
         def bare() -> None:
             shutil.rmtree(peer, ignore_errors=True)
-            bench.run([sys.executable, "-c", _BARE, str(file), str(peer), str(wheels)])
+            bench.run(install)
+
+        def peak_of_bare() -> float:
+            shutil.rmtree(peer)
+            return bench.peak(install)
 
         ((wall, cpu),) = by_turns(timed(ours), timed(bare))
         what = f"building a conda environment of {len(lock.packages)} packages from its lock"
         against = "rattler's `install` and `uv pip install`, nothing compared"
-        yield Result("P15b", what, against, Goal(1.15), wall, cpu, lambda: _of_comparing(peer, bare))
+        memory = [mine / peak_of_bare() for mine in _peaks(bench, _BUILD, lock)]
+        yield Result("P15b", what, against, Goal(1.15), wall, cpu, lambda: _of_comparing(peer, bare), memory)
 
         def anew() -> None:
             shutil.rmtree(locks, ignore_errors=True)
             resolve(wanted, cache=locks)
 
         seconds = [timed(anew)().cpu for _ in range(5)][1:]
-        yield Result("P15c", "CPU time of a new conda lock", "", Goal(4, "s"), seconds)
+        memory = _peaks(bench, _RESOLVE, wanted)
+        yield Result("P15c", "CPU time of a new conda lock", "", Goal(4, "s"), seconds, memory=memory)
         hits = [timed(lambda: resolve(wanted, cache=locks))().cpu for _ in range(9)]
         yield Result("P14c", "CPU time of a conda lock that is kept", "", Goal(0.15, "s"), hits)
 

@@ -14,6 +14,8 @@ PAIRS: Final = 9
 """How often each is measured, beside a first time that only warms up."""
 FEW: Final = 3
 """The same for what takes half a minute each time."""
+MANY: Final = 25
+"""The same where the goal is near to what is measured, and each time takes a moment."""
 _RESAMPLES: Final = 4000
 
 
@@ -57,6 +59,8 @@ class Result:
         goal: What is to be reached.
         values: A ratio for each pair, or the quantity itself.
         cpu: The same ratios of CPU time; empty when it was not measured.
+        memory: The same ratios of the largest process's peak memory, in MiB where there is no peer; empty when it was not
+            measured.
         why: Says what the rest is spent on, measured; asked only when the goal is missed.
     """
 
@@ -67,6 +71,7 @@ class Result:
     values: Sequence[float]
     cpu: Sequence[float] = ()
     why: Callable[[], str] | None = field(default=None, repr=False)
+    memory: Sequence[float] = ()
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -23,13 +23,13 @@ Written by `make bench`; measure a few again with `make bench ARGS="P2 P5"`. Eac
 divided by the peer's, both measured by turns on the same machine (A B A B …, the first pair dropped; nine pairs, three
 where one takes half a minute), with the bootstrap's 95 % interval. A goal is met when the whole interval is
 on the right side of it, missed when all of it is on the wrong one; else the measurement does not show it.
-CPU time counts every process that either side waited for. Absolute times on a shared machine mean nothing, so there
-are none; quantities that are not ratios name their unit.
+CPU time counts every process that either side waited for; memory is the peak of the largest of them. Absolute times on
+a shared machine mean nothing, so there are none; quantities that are not ratios name their unit.
 
 """
 _TABLE: Final = """\
-| id | ours | peer | goal | measured | 95 % interval | | CPU | of |
-|---|---|---|---|---|---|---|---|---|
+| id | ours | peer | goal | measured | 95 % interval | | CPU | memory | of |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -72,6 +72,7 @@ def line_of(result: Result) -> str:
         f"{_short(low)} to {_short(high)}",
         result.verdict,
         _short(statistics.median(result.cpu)) if result.cpu else "",
+        _short(statistics.median(result.memory)) + (" MiB" * (not result.peer)) if result.memory else "",
         str(len(result.values)),
     )
     return f"| {' | '.join(cells)} |"

@@ -123,7 +123,7 @@ def read_conda(folder: Path, conda_forge: CondaServer) -> ReadProject:
 
 CONDA = """#!{python}
 # As much of conda as conda-lock asks for: solve, create a prefix from an explicit list, run a command in it.
-import argparse, asyncio, json, re, subprocess, sys
+import argparse, asyncio, json, os, re, subprocess, sys
 from pathlib import Path
 import rattler, rattler.exceptions
 with Path(__file__).with_name("asked").open("a") as asked:
@@ -164,11 +164,9 @@ async def create():
     await rattler.install(records, asked.prefix, client=client, show_progress=False)
 if asked.command == "run":
     sys.exit(subprocess.call([f"{{asked.prefix}}/bin/python", "-m", *rest]))
-if asked.dry_run:
-    answer = asyncio.run(solve())
-    print(json.dumps(answer))
-    sys.exit("message" in answer)
-asyncio.run(create())
+answer = asyncio.run(solve() if asked.dry_run else create()) or dict()
+print(json.dumps(answer), flush=True)
+os._exit("message" in answer)  # rattler's threads may bring down an interpreter that ends (0.28: SIGSEGV)
 """
 """A conda for those who have none."""
 

@@ -6,12 +6,14 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_azure_backend.environment.carried import carried_lock
+from mlflow_azure_backend.containers.context import base_image_for
+from mlflow_azure_backend.environment.carried import carried_lock, wish
 from mlflow_azure_backend.environment.pylock import pylock_of
 from mlflow_azure_backend.environment.resolving import recorded_lock, resolve
 from mlflow_azure_backend.environment.store import ensure_prefix
@@ -196,6 +198,23 @@ def test_a_lock_for_another_python_is_not_used(make_wheel: MakeWheel, read: Read
     (read("alpha").folder / "pylock.toml").write_text(HEAD + ALPHA)
     with pytest.raises(EnvironmentUnavailable, match=r"python 3\.99 is not on this machine"):
         carried_lock(read("alpha", python="3.99"))
+
+
+def test_in_a_container_the_python_of_the_lock_counts(make_wheel: MakeWheel, read: ReadProject) -> None:
+    """This machine has neither of them; the image is chosen by it."""
+    make_wheel("alpha", "1.0")
+    wanted = replace(read("alpha", python="3.99"), in_container=True)
+    assert written(wanted, HEAD + ALPHA) is None
+    assert written(wanted, HEAD + 'requires-python = "<3"\n' + ALPHA) == "it is for python <3, and 3.99 is wanted"
+    anything = replace(read("alpha"), in_container=True)
+    (anything.folder / "pylock.toml").write_text(
+        f'{HEAD}{ALPHA}[tool.mlflow-azure]\nwish = "{wish(anything)}"\npython = "3.98.1"\n'
+    )
+    carried = carried_lock(anything)
+    assert carried is not None
+    assert carried.lock is not None
+    assert (carried.lock.python_version, base_image_for(carried.lock)) == ("3.98.1", "python:3.98-slim")
+    assert written(anything, f"{HEAD}tool = 1\n{ALPHA}") is None
 
 
 def test_credentials_and_files_of_this_machine_do_not_reach_a_lock_beside_the_project(

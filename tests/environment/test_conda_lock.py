@@ -381,7 +381,8 @@ def test_what_pip_wants_has_to_fit_beside_conda(
     cases: list[tuple[tuple[str, ...], str]] = [
         (
             ("gamma",),
-            "conda.yaml:8, conda.yaml:4: no versions fit together: because all versions of gamma depend on numpy<1",
+            "conda.yaml:8, conda.yaml:4: no versions fit together for gamma and numpy (of conda): because all versions of gamma "
+            "depend on numpy<1",
         ),
         (("epsilon",), "conda.yaml:8: no versions fit together: because epsilon==1.0 has no wheels with a matching"),
         (("zeta",), "conda.yaml:8: "),

@@ -148,7 +148,10 @@ def test_git_is_pinned_to_its_commit(tmp_path: Path, folder: Path, cache: Path, 
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        (["alpha>=2", "alpha<1.5"], "python_env.yaml:4, python_env.yaml:5: no versions fit together: because"),
+        (
+            ["alpha>=2", "alpha<1.5"],
+            "python_env.yaml:4, python_env.yaml:5: no versions fit together for alpha>=2 and alpha<1.5: because",
+        ),
         (["alpha>9"], "python_env.yaml:4: no versions fit together: because only alpha==1.0 is available"),
         (
             ["alpha", "nowhere"],
@@ -364,4 +367,4 @@ hint: or that
 @pytest.mark.parametrize(("stderr", "expected"), UV_SAYS)
 def test_what_uv_says_becomes_one_line(tmp_path: Path, stderr: str, expected: str) -> None:
     """The texts are uv 0.8.0's; those of the installed uv are met in the tests above."""
-    assert str(uv_failure(stderr, origins={"six": ("r.txt:1",)}, folder=tmp_path)) == expected
+    assert str(uv_failure(stderr, origins={"six": (("r.txt:1", "six"),)}, folder=tmp_path)) == expected

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from mlflow_azure_backend.environment.conda.channels import public_channel
 from mlflow_azure_backend.environment.conda.wanted import virtual_packages_of
 from mlflow_azure_backend.environment.indexes import redact
+from mlflow_azure_backend.environment.uv_process import shortened
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_azure_backend.environment.spec import CondaSpec
-
-_LONGEST_REASON: Final = 400
 
 
 def solve_by(
@@ -65,7 +64,7 @@ def solve_by(
             what = f"{program} does not answer as conda does ({type(error).__name__}: {redact(str(error))})"
         finally:
             tempfile.tempdir = None
-    raise EnvironmentUnavailable(what[:_LONGEST_REASON], next_step="rattler solves when environment.solver is left out")
+    raise EnvironmentUnavailable(shortened(what), next_step="rattler solves when environment.solver is left out")
 
 
 def _reason(said: str) -> str:

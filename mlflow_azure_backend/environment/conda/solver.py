@@ -29,6 +29,7 @@ from mlflow_azure_backend.environment.conda.wanted import virtual_packages_of
 from mlflow_azure_backend.environment.conda.wheels import Wheel, pep440, resolve_wheels
 from mlflow_azure_backend.environment.indexes import Machine, redact
 from mlflow_azure_backend.environment.spec import CondaRequirement, CondaSpec, EnvironmentSpec
+from mlflow_azure_backend.environment.uv_process import shortened
 from mlflow_azure_backend.errors import EnvironmentUnavailable
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from rattler import GenericVirtualPackage, MatchSpec, RepoDataRecord
 
 _RETRIES: Final = 2
-_LONGEST_REASON: Final = 600
 _HEAD: Final = f"""\
 {GENERATED}
 # Make it anew:     mlflow-azure lock --upgrade PROJECT
@@ -194,7 +194,7 @@ def solver_failure(
     said = {line.name for line in lines if line.spec in body}
     others = [line for line in lines if line.name not in said and line.spec != line.name]
     clash = f", while {', '.join(f'{line.spec} is asked for' for line in others)}" if others else ""
-    return EnvironmentUnavailable(f"no versions fit together on {subdir}: {body}{clash}"[:_LONGEST_REASON], where=where)
+    return EnvironmentUnavailable(shortened(f"no versions fit together on {subdir}: {body}{clash}"), where=where)
 
 
 def _no_candidates(name: str, version: str, subdir: str, where: str | None) -> EnvironmentUnavailable:

@@ -124,12 +124,12 @@ def resolve_wheels(
 
 
 def _failure(stderr: str, spec: EnvironmentSpec, cache: Path) -> EnvironmentUnavailable:
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: dict[str, tuple[tuple[str, str], ...]] = {}
     conda = () if spec.conda is None else spec.conda.requirements
     for line in (*spec.requirements, *spec.constraints):
-        origins[line.name] = (*origins.get(line.name, ()), line.origin)
+        origins[line.name] = (*origins.get(line.name, ()), (line.origin, line.text))
     for wanted in conda:
-        origins[wanted.name] = (*origins.get(wanted.name, ()), wanted.origin)
+        origins[wanted.name] = (*origins.get(wanted.name, ()), (wanted.origin, f"{wanted.spec} (of conda)"))
     error = uv_failure(stderr.replace(_LABEL, " (of conda)"), origins=origins, folder=cache)
     step = error.next_step
     if "(of conda)" in error.what and step is None:
