@@ -270,9 +270,11 @@ def serve(folder: Path) -> Iterator[CondaServer]:
         server.url = f"http://127.0.0.1:{listening.server_port}"
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
-        yield server
-        listening.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            listening.shutdown()
+            thread.join()
 
 
 def build_conda_forge(folder: Path) -> None:

@@ -120,7 +120,11 @@ def uv_failure(stderr: str, *, origins: Origins, folder: Path) -> EnvironmentUna
         return EnvironmentUnavailable(what, where=where, next_step=step)
     if len(named) > 1:
         body = body.replace(_CLASH, f"{_CLASH} for {' and '.join(text for _, text in named)}", 1)
-    return EnvironmentUnavailable(shortened(f"{body}{f' ({hint})' if hint else ''}"), where=where)
+    what = shortened(f"{body}{f' ({hint})' if hint else ''}")
+    if "Failed to build" in body:
+        step = "take a version that has a wheel, or install what building it needs"
+        return EnvironmentUnavailable(what, where=where, next_step=step)
+    return EnvironmentUnavailable(what, where=where)
 
 
 def shortened(reason: str) -> str:

@@ -182,7 +182,8 @@ def cold_conda(bench: Bench) -> Iterator[Result]:
         lock = resolve(wanted, cache=cache)
         file.write_text(lock.text, encoding="utf-8")
         pip = [one for one in lock.packages if one.manager == "pip"]
-        wheels.write_text("".join(one.line() for one in pip), encoding="utf-8")
+        pinned = (f"{one.name}=={one.version} --hash={one.hashes[0]}" for one in pip)
+        wheels.write_text("".join(f"{line}\n" for line in (*lock.sources.lines, *pinned)), encoding="utf-8")
 
         install = [sys.executable, "-c", _BARE, str(file), str(peer), str(wheels)]
 
@@ -192,11 +193,11 @@ def cold_conda(bench: Bench) -> Iterator[Result]:
 
         def bare() -> None:
             shutil.rmtree(peer, ignore_errors=True)
-            bench.run(install)
+            bench.run(install, None, **lock.sources.variables)
 
         def peak_of_bare() -> float:
             shutil.rmtree(peer)
-            return bench.peak(install)
+            return bench.peak(install, **lock.sources.variables)
 
         ((wall, cpu),) = by_turns(timed(ours), timed(bare))
         what = f"building a conda environment of {len(lock.packages)} packages from its lock"

@@ -206,6 +206,22 @@ def test_a_builder_killed_between_stages_leaves_nothing_that_is_used(
     assert ensure_prefix(small, cache=cache).hit
 
 
+def test_a_warm_cache_needs_no_channel(
+    conda_server: CondaServer,
+    conda_forge: CondaServer,
+    cache: Path,
+    small: EnvironmentLock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = ensure_prefix(small, cache=cache)
+    shutil.rmtree(first.path)
+    conda_server.asked.clear()
+    monkeypatch.setenv("RATTLER_HOME", "/nowhere")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert not ensure_prefix(small, cache=cache).hit
+    assert conda_server.asked == []
+
+
 def test_a_flipped_byte_in_rattler_s_cache_is_noticed_and_mended(
     conda_forge: CondaServer, own_caches: Path, cache: Path, small: EnvironmentLock
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import platform
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,6 +170,25 @@ def test_what_cannot_be_resolved_is_said_with_its_lines(
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
     assert not [path for path in (cache / "locks").iterdir() if path.suffix != ".lock"]
+
+
+def test_a_source_distribution_that_cannot_be_built(folder: Path, cache: Path, read: ReadProject) -> None:
+    spec = read("broken")
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n",
+        "pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n",
+        "backend.py": "def build_wheel(*arguments):\n    raise SystemExit('no compiler\\nis here')\n",
+    }
+    with tarfile.open(folder / "wheels/broken-1.0.tar.gz", "w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"broken-1.0/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    with pytest.raises(EnvironmentUnavailable) as caught:
+        resolve(spec, cache=cache)
+    assert str(caught.value).startswith("python_env.yaml:4: Failed to build `broken==1.0`: ")
+    assert "no compiler is here" in str(caught.value)
+    assert caught.value.next_step == "take a version that has a wheel, or install what building it needs"
 
 
 def test_an_index_that_cannot_be_reached(cache: Path, read: ReadProject) -> None:
