@@ -238,8 +238,8 @@ class Storage:
         """Delete a blob where there is one."""
         await self._ask("DELETE", _path(container, blob), {})
 
-    async def names(self, container: str, prefix: str = "") -> AsyncIterator[tuple[str, int]]:
-        """Names and sizes in bytes of the blobs whose name starts with ``prefix``, in order."""
+    async def names(self, container: str, prefix: str = "") -> AsyncIterator[tuple[str, str]]:
+        """Names and etags of the blobs whose name starts with ``prefix``, in order."""
         marker = ""
         while True:
             query = {"restype": "container", "comp": "list", "prefix": prefix, "marker": marker}
@@ -248,7 +248,7 @@ class Storage:
                 return
             listing = ElementTree.fromstring(told)  # noqa: S314  # Azurite's own answer
             for blob in listing.iter("Blob"):
-                yield blob.findtext("Name") or "", int(blob.findtext("Properties/Content-Length") or 0)
+                yield blob.findtext("Name") or "", blob.findtext("Properties/Etag") or ""
             marker = listing.findtext("NextMarker") or ""
             if not marker:
                 return

@@ -12,6 +12,8 @@ from mlflow_azure_backend.emulator.clock import Clock
 from mlflow_azure_backend.emulator.exchanges import Exchanges
 from mlflow_azure_backend.emulator.execution import Execution
 from mlflow_azure_backend.emulator.execution.images import remove_images
+from mlflow_azure_backend.emulator.execution.mounts import Mount
+from mlflow_azure_backend.emulator.execution.places import Place
 from mlflow_azure_backend.emulator.faults import Faults
 from mlflow_azure_backend.emulator.jobs import Jobs
 from mlflow_azure_backend.emulator.nodes import Cluster
@@ -42,6 +44,7 @@ class World:
         building: Held while an environment is built, by its key.
         address: The proxy's port, once it listens.
         clusters: The nodes of clusters, by their names in small letters.
+        mounts: Outputs that several jobs write to, by where they go.
         images: Names of the images that were built, removed at the end.
         artifacts: Artifacts that were made since the start, each once.
         orders: What tests ordered to happen to jobs, by the job's name.
@@ -62,6 +65,7 @@ class World:
     building: dict[str, asyncio.Lock] = field(default_factory=dict)
     address: list[int] = field(default_factory=list)
     clusters: dict[str, Cluster] = field(default_factory=dict)
+    mounts: dict[Place, Mount] = field(default_factory=dict)
     images: set[str] = field(default_factory=set)
     artifacts: set[str] = field(default_factory=set)
     orders: dict[str, Orders] = field(default_factory=dict)
@@ -70,7 +74,8 @@ class World:
     @classmethod
     def open(cls, folder: Path, cache: Path, settings: Settings) -> World:
         """Build the parts upon a state folder; nothing is started yet."""
-        shutil.rmtree(folder / "images", ignore_errors=True)  # says which were built; they went with the last emulator
+        for gone in ("images", "mounts"):  # what they told of went with the last emulator
+            shutil.rmtree(folder / gone, ignore_errors=True)
         certificates = folder / "certificates"
         certificates.mkdir(mode=0o700, exist_ok=True)
         clock, authority = Clock(), Authority(certificates)

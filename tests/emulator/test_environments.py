@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from mlflow_azure_backend.emulator import EmulatorServer
 from tests.conda_channel import CondaServer, conda_cache, conda_server
 from tests.emulator.test_distributed_jobs import run
-from tests.emulator.test_jobs import Submitter
+from tests.emulator.test_jobs import VERSION, Submitter
 from tests.environment.conftest import MakeWheel, folder, make_wheel
 
 __all__ = ["conda_cache", "conda_server", "folder", "make_wheel"]
@@ -81,3 +82,17 @@ def test_a_stock_image_alone_has_a_bare_python(client: Submitter, image: str) ->
         client, f"bare-{image[:2]}", command="python -c 'import sys; print(sys.prefix)'", environmentId=environment
     )
     assert "/environments/azureml_" in logs["user_logs/std_log.txt"]
+
+
+def test_a_cancel_ends_a_build(client: Submitter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        address = f"http://127.0.0.1:{index.getsockname()[1]}/"
+        text = conda_file("python", f'{{pip: ["--index-url {address}", never]}}')
+        client.submit("stuck", command="true", environmentId=client.asset("environments", image="u", condaFile=text))
+        installer, _ = index.accept()
+        with installer:
+            assert client.job("stuck")["properties"]["status"] == "Preparing"
+            client.post(f"{client.arm}/jobs/stuck/cancel", params=VERSION)
+            while installer.recv(4096):  # the end of its requests: it is gone
+                pass
+    client.wait("stuck", "Canceled")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,24 @@ if TYPE_CHECKING:
 
 __all__ = ["ml_client"]
 pytestmark = pytest.mark.filterwarnings("ignore")  # of azure-ai-ml's own about itself
+
+
+TELL = """python -c '
+import json, os, urllib.request
+print(json.dumps(dict(os.environ)))
+host, _, workspace = os.environ["MLFLOW_TRACKING_URI"].removeprefix("azureml://").partition("/mlflow/v1.0")
+url = f"https://{host}/history/v1.0{workspace}/experiments/Default/runs/variables/token"
+request = urllib.request.Request(url, headers={"Authorization": "Bearer " + os.environ["AZUREML_RUN_TOKEN"]})
+print(json.dumps(json.load(urllib.request.urlopen(request))))
+'"""
+TOKENS = ("AZUREML_RUN_TOKEN", "MLFLOW_TRACKING_TOKEN", "AZUREML_RUN_TOKEN_EXPIRY")
+WAY = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+CONDA = ("CONDA_PREFIX", "CONDA_DEFAULT_ENV", "AZUREML_CONDA_ENVIRONMENT_PATH")
+TOLD = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "AZUREML_RUN_ID",
+    "AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_RESOURCEGROUP", "AZUREML_ARM_WORKSPACE_NAME", "AZUREML_ARM_PROJECT_NAME",
+    "AZUREML_EXPERIMENT_ID", "AZUREML_SERVICE_ENDPOINT", "QUOTED",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +215,46 @@ def test_what_was_written_before_a_cancel_is_kept(client: Submitter, environment
     client.wait("half", "Canceled")
     artifacts = f"{client.history}/experiments/Default/runs/half/artifacts"
     assert "outputs/model" in [one["path"] for one in client.get(artifacts).json()["value"]]
+
+
+def test_logs_are_kept_and_a_shared_output_is_seen_while_the_command_runs(
+    client: Submitter, environment: str, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "go")
+    output = {"jobOutputType": "uri_folder", "uri": "azureml://datastores/workspaceblobstore/paths/common"}
+    command = f"mkdir logs; echo told > logs/diary; echo new > ${{{{outputs.o}}}}/seen; cat '{tmp_path}/go'"
+    client.submit("writes", command=command, environmentId=environment, outputs={"o": output})
+    while logs_of(client, "writes").get("logs/diary") != "told\n":
+        pass
+    look = {"command": "cat ${{outputs.o}}/seen", "environmentId": environment, "outputs": {"o": output}}
+    assert said(client, "looks", **look) == "new\n"
+    (tmp_path / "go").write_bytes(b"")
+    client.wait("writes", "Completed")
+
+
+def test_a_job_is_told_what_azure_tells_and_nothing_of_the_emulator(
+    client: Submitter, emulator: EmulatorServer, environment: str
+) -> None:
+    variables = {"AZUREML_EXPERIMENT_ID": "mine", "QUOTED": 'it\'s a "text"\nof two lines'}
+    text = said(client, "variables", command=TELL, environmentId=environment, environmentVariables=variables)
+    told, renewed = (json.loads(line) for line in text.splitlines())
+    settings = emulator.settings
+    assert {name: told.pop(name) for name in TOLD} == {
+        "MLFLOW_TRACKING_URI": emulator.tracking_uri,
+        "MLFLOW_RUN_ID": "variables",
+        "MLFLOW_EXPERIMENT_ID": "0",
+        "MLFLOW_EXPERIMENT_NAME": "Default",
+        "AZUREML_RUN_ID": "variables",
+        "AZUREML_ARM_SUBSCRIPTION": settings["subscription_id"],
+        "AZUREML_ARM_RESOURCEGROUP": settings["resource_group"],
+        "AZUREML_ARM_WORKSPACE_NAME": settings["workspace_name"],
+        "AZUREML_ARM_PROJECT_NAME": "Default",
+        "AZUREML_EXPERIMENT_ID": "mine",
+        "AZUREML_SERVICE_ENDPOINT": f"https://{settings['region']}.api.azureml.ms",
+        "QUOTED": variables["QUOTED"],
+    }
+    assert told["AZUREML_RUN_TOKEN"] == told["MLFLOW_TRACKING_TOKEN"]
+    assert int(told["AZUREML_RUN_TOKEN_EXPIRY"]) > time.time()
+    assert sorted(renewed) == ["expiryTimeUtc", "token"]
+    known = {"PATH", "LANG", "HOME", "TZ", "PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE", *WAY, *CONDA, *TOKENS}
+    assert told.keys() - known == set()

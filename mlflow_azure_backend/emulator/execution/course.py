@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from mlflow_azure_backend.emulator.durations import duration
 from mlflow_azure_backend.emulator.execution.attempt import Attempt, Ended, Start
-from mlflow_azure_backend.emulator.execution.data import JobData
+from mlflow_azure_backend.emulator.execution.data import JobData, shared_mounts
 from mlflow_azure_backend.emulator.execution.ends import Preempted, Refused, TimedOut
 from mlflow_azure_backend.emulator.execution.environments import Environment, prepare
 from mlflow_azure_backend.emulator.execution.images import in_container
 from mlflow_azure_backend.emulator.execution.logs import bring_held
+from mlflow_azure_backend.emulator.execution.mounts import Mount
 from mlflow_azure_backend.emulator.execution.places import asset_properties
 from mlflow_azure_backend.emulator.execution.ranks import Rank, ranks_of
 from mlflow_azure_backend.emulator.execution.variables import runtime_variables
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from mlflow_azure_backend.emulator.orders import Orders
     from mlflow_azure_backend.emulator.world import World
 
+_LOOK = 1.0
+"""Seconds between two looks at ``./logs``."""
 _PLACE = re.compile(r"\$\{\{\s*([\w.]+)\s*\}\}")
 
 
@@ -85,7 +89,6 @@ class Execution:
                 break
             except Preempted:
                 number += 1
-        jobs.move(name, "Finalizing")
         self._end(ended)
 
     async def _attempt(self, number: int, ranks: list[Rank], environment: Environment, timeout: float | None) -> Ended:
@@ -132,21 +135,26 @@ class Execution:
         ]
         if environment.image is not None:
             resources = self.job.properties["resources"]
-            starts = [in_container(environment.image, start, folder, resources) for start in starts]
+            shared = shared_mounts(self.world)
+            shared.mkdir(exist_ok=True)
+            starts = [in_container(environment.image, start, (folder, shared), resources) for start in starts]
+        artifacts = [data.artifacts(working) for working in workings.values()]
+        appearing = asyncio.ensure_future(_appear([parts["logs"] for parts in artifacts]))
         try:
-            return await Attempt(self.world.storage, folder / "logs", self.orders).run(starts, timeout)
+            ended = await Attempt(self.world.storage, folder / "logs", self.orders).run(starts, timeout)
+            self.world.jobs.move(self.job.name, "Finalizing")
+            return ended
         except TimedOut:
             # "When this limit is reached, the system cancels the job": the reference of command jobs, `limits.timeout`.
             self.world.jobs.move(self.job.name, "CancelRequested")
             raise
         finally:
+            appearing.cancel()
+            await asyncio.gather(appearing, return_exceptions=True)
             if not self.world.closing.is_set():
-                await self._keep(data, workings.values())
-
-    async def _keep(self, data: JobData, workings: Iterable[Path]) -> None:
-        for working in workings:
-            await data.collect(working)
-        await data.keep()
+                for mount in [mount for parts in artifacts for mount in parts.values()]:
+                    await mount.keep()
+                await data.keep()
 
     def _end(self, ended: Ended) -> None:
         if ended.code == 0:
@@ -166,6 +174,15 @@ class Execution:
         if limit is None:
             raise Refused(f"limits.timeout: {asked} is no duration of days, hours, minutes and seconds, like PT1H30M")
         return limit.total_seconds()
+
+
+async def _appear(mounts: Sequence[Mount]) -> None:
+    """Bring what is written into ``./logs`` while the command runs, as the documentation of job logs says."""
+    while True:
+        await asyncio.sleep(_LOOK)
+        for mount in mounts:
+            with contextlib.suppress(OSError):  # a file that went away while we looked
+                await mount.keep()
 
 
 def _working(folder: Path, rank: Rank) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_azure_backend.emulator.execution.ends import Refused
-from mlflow_azure_backend.emulator.execution.mounts import Mount, download
+from mlflow_azure_backend.emulator.execution.mounts import Mount
 from mlflow_azure_backend.emulator.execution.places import Place, address_of, asset_properties, blob_place, place_of
 from mlflow_azure_backend.emulator.output_assets import keep_output, output_uri
 from mlflow_azure_backend.emulator.storage import ARTIFACTS
@@ -16,6 +17,11 @@ from mlflow_azure_backend.emulator.storage import ARTIFACTS
 if TYPE_CHECKING:
     from mlflow_azure_backend.emulator.jobs import Job
     from mlflow_azure_backend.emulator.world import World
+
+
+def shared_mounts(world: World) -> Path:
+    """Where outputs are that several jobs write to."""
+    return world.folder / "mounts"
 
 
 @dataclass
@@ -45,7 +51,7 @@ class JobData:
         identity = self.job.properties.get("codeId")
         if identity:
             uri = asset_properties(self.world, identity, "codes")["codeUri"]
-            await download(self.world.storage, blob_place(uri), folder)
+            await Mount(self.world.storage, blob_place(uri), folder, is_file=False, fetched=True, kept=False).fetch()
 
     async def fetch(self) -> dict[str, str]:
         """What ``inputs.NAME`` and ``outputs.NAME`` stand for in the command, once they are there.
@@ -66,12 +72,19 @@ class JobData:
                 raise Refused(f"output {name}: {error}") from None
         return values
 
-    async def collect(self, working: Path) -> None:
-        """Keep what a node wrote into ``./outputs`` and ``./logs``, as artifacts of the run."""
-        for part in ("outputs", "logs"):
-            place = Place(ARTIFACTS, f"{self.job.artifacts}{part}")
-            if (working / part).is_dir():
-                await Mount(self.world.storage, place, working / part, is_file=False, fetched=False, kept=True).keep()
+    def artifacts(self, working: Path) -> dict[str, Mount]:
+        """What a node writes into ``./outputs`` and ``./logs``, to be kept as artifacts of the run."""
+        return {
+            part: Mount(
+                self.world.storage,
+                Place(ARTIFACTS, f"{self.job.artifacts}{part}"),
+                working / part,
+                is_file=False,
+                fetched=False,
+                kept=True,
+            )
+            for part in ("outputs", "logs")
+        }
 
     async def keep(self) -> None:
         """Bring back what the command wrote into its outputs, and register what is to be an asset."""
@@ -100,11 +113,17 @@ class JobData:
         uri, mode = output_uri(self.job, name, asked), asked.get("mode") or "ReadWriteMount"
         if mode == "Direct":
             return uri
-        fetched = mode == "ReadWriteMount"
-        mount = self._mount("outputs", name, asked, uri, is_file=asked["jobOutputType"] == "uri_file", fetched=fetched)
+        fetched, is_file = mode == "ReadWriteMount", asked["jobOutputType"] == "uri_file"
+        mount = self._mount("outputs", name, asked, uri, is_file=is_file, fetched=fetched)
         mount.kept = True
+        if fetched and not is_file and asked.get("uri"):
+            mount = self.world.mounts.setdefault(mount.place, replace(mount, folder=self._shared(mount.place)))
+            self._mounts[-1] = mount
         await mount.fetch()
         return mount.path
+
+    def _shared(self, place: Place) -> Path:
+        return shared_mounts(self.world) / hashlib.sha256("/".join(place).encode()).hexdigest()[:16]
 
     def _mount(
         self, side: str, name: str, asked: Mapping[str, Any], uri: str, *, is_file: bool, fetched: bool

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from mlflow_azure_backend.emulator.execution.attempt import Start
 from mlflow_azure_backend.emulator.execution.building import build_once, carry_out
 from mlflow_azure_backend.emulator.execution.conda_file import CondaFile
 from mlflow_azure_backend.emulator.execution.ends import Refused
-from mlflow_azure_backend.emulator.execution.mounts import download
+from mlflow_azure_backend.emulator.execution.mounts import Mount
 from mlflow_azure_backend.emulator.execution.places import blob_place, place_of
 from mlflow_azure_backend.emulator.execution.prefixes import activated, build_prefix, environment_name
 
@@ -79,7 +79,7 @@ async def build_context(world: World, job: Job, build: Mapping[str, Any]) -> str
     name = environment_name(uri, dockerfile, world.settings.base_images)
 
     async def fill(folder: Path) -> None:
-        await download(world.storage, place, folder)
+        await Mount(world.storage, place, folder, is_file=False, fetched=True, kept=False).fetch()
         file = folder / dockerfile
         if not file.is_file():
             raise Refused(f"the environment's build context has no {dockerfile}; give its place as dockerfile_path")
@@ -104,21 +104,22 @@ async def build_upon(world: World, job: Job, base: str, wanted: CondaFile) -> st
     return await _image(world, job, environment_name(base, wanted), "Dockerfile", fill)
 
 
-def in_container(image: str, start: Start, folder: Path, resources: Mapping[str, Any]) -> Start:
+def in_container(image: str, start: Start, folders: Sequence[Path], resources: Mapping[str, Any]) -> Start:
     """A command as one in a container, on this machine's network; the container goes when the command's keeper does.
 
     Args:
         image: The image.
-        start: The command; what it writes to below ``folder`` is bound into the container at the same place.
-        folder: The attempt's.
+        start: The command.
+        folders: What it works in, bound into the container at the same places.
         resources: The job's ``resources``.
     """
-    name = f"azureml-{hashlib.sha256(f'{start.log} {folder}'.encode()).hexdigest()[:16]}"
+    name = f"azureml-{hashlib.sha256(f'{start.log} {start.cwd}'.encode()).hexdigest()[:16]}"
     docker = shutil.which("docker") or "docker"
     variables = {key: value for key, value in start.variables.items() if key not in {"PATH", "HOME"}}
     bundle = variables["SSL_CERT_FILE"]
     options = ["--rm", "--init", "--name", name, "--network", "host", "--workdir", str(start.cwd)]
-    options += ["--volume", f"{folder}:{folder}", "--volume", f"{bundle}:{bundle}:ro"]
+    options += ["--volume", f"{bundle}:{bundle}:ro"]
+    options += [word for folder in folders for word in ("--volume", f"{folder}:{folder}")]
     options += ["--shm-size", str(resources["shmSize"]), *shlex.split(resources.get("dockerArgs") or "")]
     # By name alone, so that no value can be read off the command line.
     options += [word for key in variables for word in ("--env", key)]
