@@ -23,7 +23,11 @@ _MISSING = "the emulator's parts are not installed; pip install 'mlflow-azure-ba
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What ``start`` and ``run`` share."""
     command = click.option(
-        "--port", default=0, show_default="any that is free", help="Port of the proxy on 127.0.0.1."
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=0,
+        show_default="any that is free",
+        help="Port of the proxy on 127.0.0.1.",
     )(command)
     command = click.option(
         "--state", type=click.Path(file_okay=False, path_type=Path), help="Folder of its state, kept."
@@ -88,6 +92,9 @@ def run(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the command too, and it decides
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         code = process.wait()
+        problem = emulator.problem()
+    if problem is not None:
+        raise EmulatorProblem(f"the workspace was lost while the command ran: {problem}")
     sys.exit(code if code >= 0 else 128 - code)
 
 

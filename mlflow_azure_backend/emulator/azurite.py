@@ -117,6 +117,7 @@ def install(node: Path, cache: Path) -> Path:
 
 def _npm(node: Path, folder: Path) -> None:
     argv: Sequence[str] = [*_npm_program(node), "install", "--prefix", str(folder), "--ignore-scripts", "--omit=dev"]
+    argv = [*argv, "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]  # npm's own are a minute and more
     argv = [*argv, "--no-fund", "--no-audit", "--no-update-notifier", f"azurite@{VERSION}"]
     ended = subprocess.run(argv, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if ended.returncode != 0:

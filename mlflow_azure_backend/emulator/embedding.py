@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from mlflow_azure_backend.emulator.problems import EmulatorProblem
 
@@ -61,9 +62,7 @@ class EmulatorServer:
         argv = [sys.executable, "-m", __package__, "serve", "--state", str(self.folder), "--port", str(self.port)]
         argv += ["--cache", str(self._cache), "--settings", json.dumps(self.settings), "--leashed"]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
-        log = self.folder / "emulator.log"
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with log.open("w") as errors:
+        with self._log() as errors:
             self._process = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE,
@@ -132,6 +131,8 @@ class EmulatorServer:
             "AZUREML_ARM_RESOURCEGROUP": s["resource_group"],
             "AZUREML_ARM_WORKSPACE_NAME": s["workspace_name"],
         }
+        if "CURL_CA_BUNDLE" in base:  # it would go before the others
+            variables["CURL_CA_BUNDLE"] = str(self.bundle)
         if "MLFLOW_TRACKING_URI" not in base:
             variables["MLFLOW_TRACKING_URI"] = self.tracking_uri
         return {**base, **variables}
@@ -186,6 +187,25 @@ class EmulatorServer:
         if self._process is not None:
             self._process.wait()
             raise EmulatorProblem(self._last_line())
+
+    def problem(self) -> str | None:
+        """Why the workspace is gone by itself, in one line; None: it is there."""
+        if self._process is None:
+            return None
+        try:
+            socket.create_connection(("127.0.0.1", self.port), _PATIENCE).close()
+        except OSError:
+            self._process.wait(_PATIENCE)  # it stops to listen before it ends
+            return self._last_line()
+        return None
+
+    def _log(self) -> TextIO:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return (self.folder / "emulator.log").open("w")
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise EmulatorProblem(f"{self.folder}: {why}; choose a folder that can be written with --state") from None
 
     def _last_line(self) -> str:
         lines = (self.folder / "emulator.log").read_text("utf-8").strip().splitlines() or ["it ended without a word"]

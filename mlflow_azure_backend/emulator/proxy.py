@@ -77,7 +77,7 @@ class ConnectProxy(asyncio.Protocol):
         elif self._outside:
             self._start(self._tunnel(transport, host, int(port)))
         else:
-            _refuse(transport, 403, f"{host} is not emulated, and this emulator reaches nothing outside")
+            _refuse(transport, 403, f"{host} is not emulated, and nothing outside is reached: --set outside=true")
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -141,7 +141,7 @@ class _Upward(asyncio.Protocol):
 def _refuse(transport: asyncio.Transport, status: int, why: str) -> None:
     body = f"{why}\n".encode()
     head = [
-        f"HTTP/1.1 {status} Refused",
+        f"HTTP/1.1 {status} {why.encode('ascii', 'replace').decode()}",  # clients show this line, and not the body
         "Content-Type: text/plain",
         f"Content-Length: {len(body)}",
         "Connection: close",

