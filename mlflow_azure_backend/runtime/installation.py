@@ -80,9 +80,7 @@ class Installation:
         # A Python that uv has to fetch lies in the prefix, so that it is kept with it.
         making = {**environ, "UV_PYTHON_INSTALL_DIR": str(prefix / ".python")}
         create = [uv, "venv", str(prefix), "--python", self._python(), "--no-project", "--allow-existing", "--quiet"]
-        fetch = (
-            f"name an image that has Python {self.order.python}, or let the node reach github.com, where uv has it from"
-        )
+        fetch = f"name an image that has Python {self.order.python}, or let the node reach github.com, where uv gets it"
         self._run(f"making an environment of Python {self.order.python}", create, making, "", step=fetch)
         lock = (self.files / self.order.lock).read_text(encoding="utf-8")
         if re.search(r"^[^#\s-]", lock, flags=re.MULTILINE):
@@ -174,5 +172,5 @@ def _reason(said: str) -> str:
     lines = [line.strip(" \u00d7│╰─▶├") for line in _ANSI.sub("", said).splitlines()]
     words = [line for line in lines if line and not line.startswith(("WARNING:", "warning:", "[notice]"))]
     text = re.sub(r"(?<=://)[^/@\s]*@", "", " ".join(words)) or "it did not say why"
-    text = text[len("error: ") :] if text.startswith("error: ") else text
+    text = (text[len("error: ") :] if text.startswith("error: ") else text).rstrip(". ")
     return text if len(text) <= _LONGEST_REASON else "…" + text[-_LONGEST_REASON:]
