@@ -295,6 +295,42 @@ def test_a_disk_that_refuses_leaves_nothing(container: Container, transport: Tra
     assert names(tmp_path) == ["down"]
 
 
+def test_silence_ends_and_is_said(container: Container, transport: Transport) -> None:
+    container.emulator.fault("hang", path=f"/{container.name}/*", times=None)
+    with pytest.raises(ServiceError, match="does not answer in time"):
+        put_bytes(Transport(None, patience=1), container.address().within("blob"), b"x")
+
+
+INTERRUPTED = """
+import signal, sys
+from mlflow_azure_backend.runtime.blobs import SignedAddress, put_bytes
+from mlflow_azure_backend.runtime.parallel import side_by_side
+from mlflow_azure_backend.runtime.transport import Transport
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+transport, container = Transport(None), SignedAddress(sys.argv[1])
+
+def put(number):
+    print(number, flush=True)
+    put_bytes(transport, container.within(f"blob {number}"), b"x")
+
+side_by_side(put, range(100), workers=4)
+"""
+
+
+def test_an_interrupt_does_not_wait_for_the_service(container: Container, transport: Transport) -> None:
+    container.emulator.fault("hang", path=f"/{container.name}/*", times=None)
+    argv = [sys.executable, "-c", INTERRUPTED, container.url()]
+    environment = container.emulator.environment(os.environ)
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert b"KeyboardInterrupt" in process.stderr.read()
+        assert process.wait() == -signal.SIGINT
+
+
 @pytest.mark.parametrize("failure", [ValueError("first"), KeyboardInterrupt()])
 def test_the_first_failure_ends_the_work(failure: BaseException) -> None:
     begun: list[int] = []

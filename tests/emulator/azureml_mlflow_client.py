@@ -1,6 +1,6 @@
 """What a user does with azureml-mlflow, in an environment that has nothing of ours; prints what came back as JSON.
 
-``azureml_mlflow_client.py FOLDER all|resume`` with an emulator's variables; ``FOLDER`` is empty and may be written to.
+``azureml_mlflow_client.py FOLDER all|resume|look RUN`` with an emulator's variables; ``FOLDER`` is empty and may be written to.
 """
 
 from __future__ import annotations
@@ -136,5 +136,18 @@ def resume() -> dict[str, object]:
     return {"run_id": run.info.run_id, "metrics": info.data.metrics, "artifact": text}
 
 
+def look() -> dict[str, object]:
+    """What there is of the run that is named third."""
+    run = CLIENT.get_run(sys.argv[3])
+    uri = run.info.artifact_uri
+    return {
+        "params": run.data.params,
+        "metrics": run.data.metrics,
+        "history": len(CLIENT.get_metric_history(run.info.run_id, "loss")),
+        "root": names(CLIENT.list_artifacts(run.info.run_id)),
+        "downloaded": contents(mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/dir", dst_path=str(FOLDER))),
+    }
+
+
 if __name__ == "__main__":
-    print(json.dumps({"all": everything, "resume": resume}[sys.argv[2]]()))
+    print(json.dumps({"all": everything, "resume": resume, "look": look}[sys.argv[2]]()))

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
 from uv import find_uv_bin
 
 from mlflow_azure_backend.emulator import EmulatorServer
@@ -97,3 +100,51 @@ def test_a_jobs_code_goes_on_with_the_jobs_run_by_the_jobs_token(
     seen = json.loads(logs["user_logs/std_log.txt"].splitlines()[-1])
     assert seen == {"run_id": "resuming", "metrics": {"resumed": 1.0}, "artifact": "from inside"}
     assert set(token) == {"token", "expiryTimeUtc"}
+
+
+def test_what_it_wrote_we_read(
+    told: Mapping[str, Any], emulator: EmulatorServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in emulator.environment().items():
+        monkeypatch.setenv(name, value)
+    ours = MlflowClient(emulator.tracking_uri)
+    run = ours.get_run(told["run_id"])
+    assert run.data.params == told["read"]["params"]
+    assert len(ours.get_metric_history(told["run_id"], "loss")) == told["read"]["history"]
+    assert {"d.json", "dir", "plain.txt"} <= {one.path for one in ours.list_artifacts(told["run_id"])}
+    down = Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/dir", dst_path=str(tmp_path)))
+    read = {one.relative_to(down).as_posix(): one.read_text() for one in down.rglob("*") if one.is_file()}
+    assert read == told["read"]["downloaded"]
+    for version, source in zip(("1", "2"), told["registered"]["sources"], strict=True):
+        assert ours.get_model_version("a-model", version).source == source
+        folder = tmp_path / version
+        folder.mkdir()
+        files = Path(
+            mlflow.artifacts.download_artifacts(source, dst_path=str(folder), tracking_uri=emulator.tracking_uri)
+        )
+        assert (files / "MLmodel").read_text() == "flavors: {}\n"
+
+
+def test_what_we_wrote_it_reads(
+    python: Path, emulator: EmulatorServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in emulator.environment().items():
+        monkeypatch.setenv(name, value)
+    ours = MlflowClient(emulator.tracking_uri)
+    run = ours.create_run(ours.create_experiment("an experiment of ours")).info.run_id
+    ours.log_param(run, "quoted", 'it\'s "so"\nünd ☃')
+    ours.log_batch(run, [Metric("loss", 1 / step, step, step) for step in range(1, 300)])
+    files = {"a folder/ü #1.txt": "nested", "plain.txt": "plain", "100%.txt": "percent"}
+    for name, text in files.items():
+        (tmp_path / "up" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "up" / name).write_text(text)
+    ours.log_artifacts(run, str(tmp_path / "up"), "dir")
+    ours.log_dict(run, {"x": 1}, "d.json")
+    (tmp_path / "it").mkdir()
+    assert program(python, emulator, tmp_path / "it", "look", run) == {
+        "params": {"quoted": 'it\'s "so"\nünd ☃'},
+        "metrics": {"loss": 1 / 299},
+        "history": 299,
+        "root": ["d.json", "dir/"],
+        "downloaded": files,
+    }
