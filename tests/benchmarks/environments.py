@@ -9,6 +9,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from mlflow_azure_backend.environment.resolving import resolve
@@ -16,7 +17,7 @@ from mlflow_azure_backend.environment.spec import EnvironmentSpec, read_environm
 from mlflow_azure_backend.environment.store import ensure_prefix
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.local_runs import worker
-from tests.benchmarks.measure import FEW, MANY, Goal, Result, by_turns, seconds, timed
+from tests.benchmarks.measure import FEW, MANY, Cost, Goal, Result, by_turns, seconds, timed
 from tests.conda_channel import build_conda_forge, serve
 
 _MLPROJECT = "name: locked\npython_env: python_env.yaml\nentry_points:\n  main:\n    command: python -S -c pass\n"
@@ -27,7 +28,7 @@ _CONDA = f"""channels: [conda-forge]
 dependencies: [python={_PYTHON}, numpy, pyyaml, setuptools, pip, pip: [{", ".join(_PACKAGES)}]]
 """
 _BARE = """
-import asyncio, subprocess, sys
+import asyncio, os, subprocess, sys
 import rattler, uv
 lock, prefix, wheels = sys.argv[1:]
 environment = rattler.LockFile.from_path(lock).default_environment()
@@ -36,6 +37,7 @@ client = rattler.Client.from_config(rattler.Config.load_from_default_locations("
 asyncio.run(rattler.install(records, prefix, client=client, show_progress=False))
 sync = [uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--offline", "--python", prefix + "/bin/python"]
 subprocess.run([*sync, "-r", wheels], check=True)
+os._exit(0)  # as ours does: rattler's threads may bring down an interpreter that ends
 """
 """A bare installation of a lock by the same two libraries: nothing is compared, nothing is kept from being half done."""
 
@@ -103,14 +105,20 @@ def cold(bench: Bench) -> Iterator[Result]:
         shutil.rmtree(cache / "environments", ignore_errors=True)
         ensure_prefix(lock, cache=cache)
 
-    def bare() -> None:
+    def empty() -> None:
         shutil.rmtree(peer, ignore_errors=True)
         bench.run(["uv", "venv", "--quiet", "--no-project", "--python", os.path.realpath(sys.executable), str(peer)])
+
+    def bare() -> None:
+        empty()
         bench.run(sync, None, **lock.sources.variables)
 
-    ((wall, cpu),) = by_turns(timed(ours), timed(bare))
-    theirs = [bench.peak(sync, **lock.sources.variables) for _ in range(FEW)]
-    memory = [mine / other for mine, other in zip(_peaks(bench, _BUILD, lock), theirs, strict=True)]
+    def peak_of_bare() -> float:
+        empty()
+        return bench.peak(sync, **lock.sources.variables)
+
+    ((wall, cpu),) = by_turns(timed(ours), timed(bare), pairs=MANY)
+    memory = [mine / peak_of_bare() for mine in _peaks(bench, _BUILD, lock)]
     what = f"building an environment of {len(lock.packages)} packages from its lock"
     yield Result("P15", what, "`uv venv` and `uv pip sync`", Goal(1.15), wall, cpu, memory=memory)
 
@@ -125,6 +133,28 @@ def warm_peers(bench: Bench) -> Iterator[Result]:
             what, options = f"a run with `env_manager={manager}`, built before", ["--env-manager", manager]
             memory = _peaks_of_runs(bench, project, options, options)
             yield Result(f"P14 {manager}", what, "MLflow's own manager", Goal(1.0), wall, cpu, _as_with_p2, memory)
+
+
+def cold_peers(bench: Bench) -> Iterator[Result]:
+    """P15 beside MLflow's own managers: a whole first run, resolved and built by both, packages in uv's and pip's caches."""
+    declared = f"python: '{_PYTHON}'\ndependencies: [{', '.join(_PACKAGES)}]\n"
+    project = str(bench.project("built", _MLPROJECT, {"python_env.yaml": declared}))
+    store, fresh = bench.store("first"), bench.folder / "fresh"
+    variables = {
+        "MLFLOW_TRACKING_URI": store,
+        "MLFLOW_AZURE_CACHE": str(fresh / "ours"),
+        "MLFLOW_ENV_ROOT": str(fresh / "theirs"),
+    }
+
+    def run(*options: str) -> Cost:
+        shutil.rmtree(fresh, ignore_errors=True)
+        return bench.cost(["mlflow", "run", project, *options], None, **variables)
+
+    for manager in ("uv", "virtualenv"):
+        ours, theirs = ("--backend", "azureml", "--env-manager", manager), ("--env-manager", manager)
+        ((wall, cpu),) = by_turns(partial(run, *ours), partial(run, *theirs), pairs=FEW)
+        what = f"a first `mlflow run --env-manager {manager}`: resolved, built, run"
+        yield Result(f"P15 {manager}", what, "MLflow's own manager", Goal(1.0), wall, cpu)
 
 
 def _as_with_p2() -> str:
@@ -168,6 +198,10 @@ def warm_conda(bench: Bench) -> Iterator[Result]:
         project, _ = _conda_project(bench)
         with worker(bench, project, bench.store("conda")) as costs:
             ((wall, cpu),) = by_turns(costs("azureml", "conda"), costs("azureml", "local"))
+            if shutil.which("conda"):
+                ((peers_wall, peers_cpu),) = by_turns(costs("azureml", "conda"), costs("local", "conda"))
+                what = "a run with `env_manager=conda`, built before"
+                yield Result("P14 conda", what, "MLflow's own manager", Goal(1.0), peers_wall, peers_cpu, _as_with_p2)
         memory = _peaks_of_runs(bench, project, [], ["--backend", "azureml", "--env-manager", "local"])
     what, peer = "a run in its conda environment, built before", "the same run with `env_manager=local`"
     yield Result("P14b", what, peer, Goal(1.1), wall, cpu, memory=memory)
@@ -199,11 +233,12 @@ def cold_conda(bench: Bench) -> Iterator[Result]:
             shutil.rmtree(peer)
             return bench.peak(install, **lock.sources.variables)
 
-        ((wall, cpu),) = by_turns(timed(ours), timed(bare))
+        ((wall, cpu),) = by_turns(timed(ours), timed(bare), pairs=MANY)
+        why = _of_comparing(peer, bare)
         what = f"building a conda environment of {len(lock.packages)} packages from its lock"
         against = "rattler's `install` and `uv pip install`, nothing compared"
         memory = [mine / peak_of_bare() for mine in _peaks(bench, _BUILD, lock)]
-        yield Result("P15b", what, against, Goal(1.15), wall, cpu, lambda: _of_comparing(peer, bare), memory)
+        yield Result("P15b", what, against, Goal(1.15), wall, cpu, partial(str, why), memory)
 
         def anew() -> None:
             shutil.rmtree(locks, ignore_errors=True)
@@ -235,4 +270,4 @@ def _both(*cases: Callable[[Bench], Iterator[Result]]) -> Callable[[Bench], Iter
     return case
 
 
-CASES = {"P14": _both(warm, warm_peers, warm_conda), "P15": _both(cold, cold_conda)}
+CASES = {"P14": _both(warm, warm_peers, warm_conda), "P15": _both(cold, cold_peers, cold_conda)}

@@ -18,7 +18,7 @@ import pytest
 from mlflow_azure_backend.errors import BackendError
 from mlflow_azure_backend.planning import Order, Silence, plan_job
 from tests.faults.checker import check
-from tests.faults.wheels import project_with_environment
+from tests.faults.packages import project_with_environment
 from tests.faults.world import QUICK, WAITING, World
 from tests.fuzzing import damaged
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults import test_containers
 from tests.faults.checker import check, check_environments
-from tests.faults.wheels import project_with_environment
+from tests.faults.packages import project_with_conda_environment, project_with_environment
 from tests.faults.world import FOR_EVER, QUICK, World
 
 PACKAGE = Path(__file__).parents[2] / "mlflow_azure_backend"
@@ -28,22 +28,25 @@ class Point:
         run: The run has been made in the store.
         job: The job has been recorded: its end is the run's end.
         ended: The command has ended well before the point is reached.
-        builds: It is reached by projects only whose environment is to be built.
+        builds: It is reached by projects only whose environment is to be built: of which kind.
     """
 
     name: str
     run: bool = False
     job: bool = False
     ended: bool = False
-    builds: bool = False
+    builds: str | None = None
 
 
 POINTS = (
     Point("journal.before_claim"),
     Point("snapshot.before_hashing"),
-    Point("environment.resolving", builds=True),
-    Point("environment.before_install", builds=True),
-    Point("environment.before_marker", builds=True),
+    Point("environment.resolving", builds="python"),
+    Point("environment.before_install", builds="python"),
+    Point("environment.before_marker", builds="python"),
+    Point("environment.resolving", builds="conda"),
+    Point("environment.before_install", builds="conda"),
+    Point("environment.before_marker", builds="conda"),
     Point("files.before_replace"),
     Point("snapshot.packing"),
     Point("launching.after_record"),
@@ -70,11 +73,13 @@ def test_every_point_in_the_code_is_in_the_matrix() -> None:
     assert set(points_in_the_code()) == expected
 
 
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: "-".join(filter(None, (point.name, point.builds))))
 @pytest.mark.parametrize("action", ["kill", "raise", "sigint"])
 def test_client(world: World, point: Point, action: str) -> None:
     world.write_project(QUICK if point.ended else FOR_EVER)
-    if point.builds:
+    if point.builds == "conda":
+        project_with_conda_environment(world)
+    elif point.builds:
         project_with_environment(world)
     client = world.run(MLFLOW_AZURE_FAULT=f"{point.name}:{action}")
     code = client.wait()
@@ -93,7 +98,7 @@ def test_client(world: World, point: Point, action: str) -> None:
         killed=not point.ended,
         says=says,
         recorded=starts > 0,
-        half_built=point.builds and action == "kill",
+        half_built=point.builds is not None and action == "kill",
     )
     assert point.ended or {status for _, status in world.runs()} <= {"KILLED", "FAILED"}
     ready = world.side.read_bytes().count(b"ready") if world.side.exists() else 0

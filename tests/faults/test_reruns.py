@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.wheels import project_with_environment
+from tests.faults.packages import project_with_environment
 from tests.faults.world import QUICK, Client, World, until
 
 

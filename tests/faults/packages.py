@@ -1,4 +1,4 @@
-"""An environment that is built in a second and asks nobody: one wheel, made here, in the project's own folder."""
+"""Environments that are built in a second and ask nobody: one wheel, or one conda package, made here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import hashlib
 import zipfile
 
+from tests.conda_channel import Channel
 from tests.faults.world import World
 
 _FILES = {
@@ -30,6 +31,19 @@ def project_with_environment(world: World) -> None:
         f'python_env: python_env.yaml\nentry_points: {{main: {{command: "{command}"}}}}\n'
     )
     world.environment |= {"UV_CACHE_DIR": str(world.folder / "uv-cache"), "PIP_CONFIG_FILE": "/dev/null"}
+
+
+def project_with_conda_environment(world: World) -> None:
+    """Give the world's project an environment of one conda package, from a channel of its own."""
+    channel = Channel(world.folder / "channel")
+    channel.add("alpha", "1.0", {"bin/alpha": "#!/bin/sh\n"})
+    channel.index()
+    lines = f"channels: ['{channel.folder.as_uri()}']\ndependencies: [alpha]\n"
+    (world.project / "conda.yaml").write_text(lines)
+    (world.project / "MLproject").write_text(
+        'conda_env: conda.yaml\nentry_points: {main: {command: "alpha && python -I -S child.py"}}\n'
+    )
+    world.environment |= {"RATTLER_CACHE_DIR": str(world.folder / "rattler"), "RATTLER_HOME": str(world.folder)}
 
 
 def _digest(text: str) -> str:
