@@ -197,7 +197,10 @@ def _container_base(reference: WorkspaceReference, place: ArtifactPlace) -> str:
 
 
 def _path(match: re.Match[str]) -> str:
-    return (match.group("path") or "").strip("/")
+    path = str(match.group("path") or "").strip("/")
+    if any(part in (".", "..") for part in path.split("/")):
+        raise MalformedReference(f"{match.group()[:300]!r} leads out of the artifacts; leave out '.' and '..'")
+    return path
 
 
 def _message(error: Any) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-import threading
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import FileInfo
-from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, INVALID_STATE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artifact_path
@@ -25,6 +24,7 @@ from .blobs import SignedAddress, size_of
 from .downloads import BigBlob, begin, finish, get_file
 from .mlflow_api import ServiceRefusal
 from .parallel import side_by_side
+from .progress import Progress
 from .reference import MalformedReference
 from .refusals import ServiceError
 from .session import Session
@@ -37,8 +37,6 @@ _SIZED = 1000
 """Files of one folder whose sizes a listing asks for; each is a request to the storage."""
 _NAMED = 10
 """Artifacts that a message lists."""
-_MANY = 100
-"""Files that take a while."""
 _logger = logging.getLogger(__name__)
 
 
@@ -83,8 +81,11 @@ class WorkspaceArtifactRepository(ArtifactRepository):
         self._upload([Path(local_file)], [Path(local_file).name], artifact_path)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-        """Upload all files of a folder; errors as for ``log_artifact``."""
-        files = [Path(folder, name) for folder, _, names in os.walk(local_dir) for name in names]
+        """Upload all files of a folder, links followed, devices and pipes left out; errors as for ``log_artifact``."""
+        found = [Path(folder, name) for folder, _, names in os.walk(local_dir) for name in names]
+        files = [file for file in found if file.is_file()]
+        for left_out in sorted(set(found).difference(files)):
+            _logger.warning("%s is no file, and is not uploaded", left_out)
         self._upload(files, [file.relative_to(local_dir).as_posix() for file in files], artifact_path)
 
     def _upload(self, files: Sequence[Path], paths: Sequence[str], folder: str | None) -> None:
@@ -93,7 +94,7 @@ class WorkspaceArtifactRepository(ArtifactRepository):
         for name in names:
             _check_encodable(name)
         sizes = [file.stat().st_size for file in files]
-        with _refusals(), _Progress("Uploading artifacts", sum(sizes)) as progress:
+        with _refusals(), Progress("Uploading artifacts", sum(sizes)) as progress:
             for start in range(0, len(files), _WINDOW):
                 window = slice(start, start + _WINDOW)
                 jobs = list(zip(files[window], self._service.writable(names[window]), sizes[window]))
@@ -147,13 +148,13 @@ class WorkspaceArtifactRepository(ArtifactRepository):
         """
         wanted = (artifact_path or "").rstrip("/")
         _check_path(wanted)
-        folder = _destination(dst_path)
-        try:
-            with _refusals():
-                self._download_all(wanted, folder)
-        except ServiceRefusal as refused:
-            _logger.warning("%s", refused)  # for MLflow 3, which says only "Failed to download" of what is at runs:/
-            raise
+        with _destination(dst_path) as folder:
+            try:
+                with _refusals():
+                    self._download_all(wanted, folder)
+            except ServiceRefusal as refused:
+                _logger.warning("%s", refused)  # MLflow 3 says only "Failed to download" of what is at runs:/
+                raise
         return str(folder / wanted)
 
     def _download_all(self, wanted: str, folder: Path) -> None:
@@ -161,7 +162,7 @@ class WorkspaceArtifactRepository(ArtifactRepository):
         if not found and wanted:
             raise self._missing(wanted)
         targets = _targets(folder, [self._place.relative(name) for name, _ in found])
-        with _Progress("Downloading artifacts", None) as progress:
+        with Progress("Downloading artifacts", None) as progress:
             self._download(list(zip(targets, (address for _, address in found))), progress)
 
     def _download(self, targets: Sequence[tuple[Path, SignedAddress]], progress: Callable[[int], None]) -> None:
@@ -217,52 +218,22 @@ def _storage() -> Transport:
     return Transport(None, tell=_logger.warning)
 
 
-class _Progress:
-    """MLflow's progress bar in bytes, where MLflow may show one; only of what takes a while.
-
-    Args:
-        what: In words.
-        total: Bytes; None: not known.
-    """
-
-    def __init__(self, what: str, total: int | None) -> None:
-        self._bar: Any = None
-        self._make = partial(_bar, desc=what, total=total, unit="iB", unit_scale=True, unit_divisor=1024, miniters=1)
-        self._moved = self._pieces = 0
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Callable[[int], None]:
-        return self._update
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _update(self, size: int) -> None:
-        with self._lock:
-            self._moved, self._pieces = self._moved + size, self._pieces + 1
-            if self._bar is not None:
-                self._bar.update(size)
-            elif self._moved > ONE_REQUEST or self._pieces > _MANY:
-                self._bar = self._make(initial=self._moved)
-
-
-def _bar(**options: Any) -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:  # MLflow shows none either then
-        return None
-    return tqdm(disable=not MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.get(), **options)
-
-
-def _destination(dst_path: str | None) -> Path:
+@contextmanager
+def _destination(dst_path: str | None) -> Iterator[Path]:
+    """Where a download goes; a folder that is made for it goes away again when it fails."""
     if dst_path is None:
-        return Path(create_tmp_dir())
+        made = Path(create_tmp_dir())
+        try:
+            yield made
+        except BaseException:  # Ctrl-C, too, and nobody else knows of the folder
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        return
     folder = Path(dst_path).absolute()
     if not folder.is_dir():
         code = INVALID_PARAMETER_VALUE if folder.exists() else RESOURCE_DOES_NOT_EXIST
         raise MlflowException(f"the destination of the download, {folder}, is no folder; make it first", code)
-    return folder
+    yield folder
 
 
 def _check_path(path: str) -> None:
@@ -271,7 +242,7 @@ def _check_path(path: str) -> None:
     Raises:
         MlflowException: It does.
     """
-    if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")[: None if path else 0]):
+    if path and any(part in ("", ".", "..") for part in path.split("/")):
         raise MlflowException(
             f"{path!r} is no path of an artifact: it must be relative, without '.' and '..'", INVALID_PARAMETER_VALUE
         )

@@ -27,8 +27,6 @@ _ATTEMPTS = 4
 _EMPTY = 416
 _READ = 1024 * 1024
 
-Progress = Callable[[int], None]
-
 
 class BigBlob(NamedTuple):
     """A blob of which the first range has come, and more is to come.
@@ -55,7 +53,7 @@ def get_file(
     address: SignedAddress,
     file: Path,
     *,
-    progress: Progress = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
     workers: int = WORKERS,
 ) -> None:
     """Read a blob into a file, which is there when all of it has come and its checksum is right.
@@ -78,7 +76,7 @@ def get_file(
 
 
 def begin(
-    transport: Transport, address: SignedAddress, file: Path, *, progress: Progress = lambda _: None
+    transport: Transport, address: SignedAddress, file: Path, *, progress: Callable[[int], None] = lambda _: None
 ) -> BigBlob | None:
     """Read a blob of up to ``RANGE`` bytes into a file, or the beginning of a bigger one.
 
@@ -107,7 +105,9 @@ def begin(
     return None
 
 
-def finish(transport: Transport, big: BigBlob, *, progress: Progress = lambda _: None, workers: int = WORKERS) -> None:
+def finish(
+    transport: Transport, big: BigBlob, *, progress: Callable[[int], None] = lambda _: None, workers: int = WORKERS
+) -> None:
     """Read the rest of a big blob.
 
     Raises:

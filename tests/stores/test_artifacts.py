@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -106,6 +107,26 @@ def test_a_path_that_escapes_is_refused(client: MlflowClient, run: str, tmp_path
     assert "\n" not in str(raised.value)
 
 
+def test_a_uri_that_escapes_is_refused(client: MlflowClient, run: str, tmp_path: Path) -> None:
+    for path in ("..", "../../x", "a/../b", "./a"):
+        with pytest.raises(MlflowException, match="leads out of the artifacts"):
+            get_artifact_repository(f"{uri_of(client, run)}/{path}")
+
+
+def test_what_is_no_file_is_left_out_and_said(
+    client: MlflowClient, run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "up", {"file": b"x"})
+    (tmp_path / "up" / "link").symlink_to("file")
+    (tmp_path / "up" / "broken").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "up" / "pipe")
+    client.log_artifacts(run, str(tmp_path / "up"))
+    assert [one.path for one in client.list_artifacts(run)] == ["file", "link"]
+    assert [record.getMessage() for record in caplog.records if "is no file" in record.getMessage()] == [
+        f"{tmp_path / 'up' / name} is no file, and is not uploaded" for name in ("broken", "pipe")
+    ]
+
+
 def test_a_link_that_leads_out_is_refused(client: MlflowClient, run: str, tmp_path: Path) -> None:
     client.log_text(run, "x", "folder/x.txt")
     (tmp_path / "down").mkdir()
@@ -175,11 +196,16 @@ _load_pyfunc = Parts
 }
 
 
-def test_a_model_of_many_files_is_loaded(client: MlflowClient, run: str, tmp_path: Path) -> None:
+def test_a_model_of_many_files_is_loaded(
+    client: MlflowClient, run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     parts = {f"parts/{number % 7}/part {number}.bin": b"%d" % number for number in range(200)}
     client.log_artifacts(run, str(write(tmp_path / "model", {**MODEL, **parts})), "model")
     model = mlflow.pyfunc.load_model(f"runs:/{run}/model")
     assert model.predict([]) == sorted(parts.values())
+    said = capsys.readouterr().err
+    assert "Uploading artifacts: 100%" in said
+    assert "Downloading artifacts: " in said
 
 
 def test_the_command_line_lists_and_downloads(client: MlflowClient, run: str, tmp_path: Path) -> None:
