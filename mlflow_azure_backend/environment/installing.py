@@ -36,6 +36,8 @@ from urllib.parse import unquote, urlsplit
 
 LONGEST_PREFIX = 250
 """Bytes that conda packages leave for the place that they are installed to."""
+CACHE_SECONDS = "10"
+"""How long uv may wait, to clean its cache, for others of its kind that are at work, unless the user says it."""
 _RETRIES = 2
 _CHUNK = 1 << 20
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -207,9 +209,10 @@ def _install_wheels(wheels: dict[str, str], prefix: Path, index_options: str) ->
     _uv_install(wheels, prefix, index_options)
     broken = damaged(wheels, prefix)
     if broken:
-        _uv(["cache", "clean", *broken], "")
+        # It fails while another uv is at work; nothing is taken from there.
+        _uv(["cache", "clean", *broken], "", UV_LOCK_TIMEOUT=os.environ.get("UV_LOCK_TIMEOUT", CACHE_SECONDS))
         again = {name: wheels[name] for name in broken}
-        _uv_install(again, prefix, index_options, "--reinstall")
+        _uv_install(again, prefix, index_options, *fetching_anew(broken))
         for note in notes_on_damage(broken, damaged(again, prefix)):
             _say(f"! {note}")
 
@@ -228,7 +231,7 @@ def _uv_install(wheels: dict[str, str], prefix: Path, index_options: str, *more:
         raise InstallError(text.removeprefix("error: ") or "uv failed and did not say why")
 
 
-def _uv(arguments: list[str], text: str) -> subprocess.CompletedProcess[str]:
+def _uv(arguments: list[str], text: str, **variables: str) -> subprocess.CompletedProcess[str]:
     import uv
 
     kept = {
@@ -236,7 +239,7 @@ def _uv(arguments: list[str], text: str) -> subprocess.CompletedProcess[str]:
         for name, value in os.environ.items()
         if name not in ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH", "UV_PYTHON")
     }
-    environ = {**kept, "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_PROJECT": "/"}
+    environ = {**kept, "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_PROJECT": "/", **variables}
     command = [uv.find_uv_bin(), *arguments, "--quiet"]
     return subprocess.run(
         command, input=text, env=environ, capture_output=True, encoding="utf-8", errors="replace", check=False
@@ -257,6 +260,11 @@ def damaged(names: Collection[str], prefix: Path) -> list[str]:
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock to others
         whole = pool.map(lambda job: _is_whole(job[1]), jobs)
         return sorted(missing | {name for (name, _), is_whole in zip(jobs, whole, strict=True) if not is_whole})
+
+
+def fetching_anew(names: list[str]) -> list[str]:
+    """The options by which uv installs wheels from their archives, whatever its cache has."""
+    return ["--no-cache", *(f"--reinstall-package={name}" for name in names)]
 
 
 def notes_on_damage(before: list[str], after: list[str]) -> Iterator[str]:

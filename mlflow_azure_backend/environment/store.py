@@ -233,7 +233,7 @@ def _build_python(path: Path, lock: EnvironmentLock, descriptor: int, on_progres
     fault_point("environment.before_install")
     if not lock.packages:
         return ()
-    from mlflow_azure_backend.environment.installing import damaged, notes_on_damage
+    from mlflow_azure_backend.environment.installing import CACHE_SECONDS, damaged, fetching_anew, notes_on_damage
 
     on_progress(f"installing {len(lock.packages)} packages")
     _install(path, lock, descriptor, environ)
@@ -242,8 +242,9 @@ def _build_python(path: Path, lock: EnvironmentLock, descriptor: int, on_progres
     if not broken:
         return ()
     on_progress(f"fetching {', '.join(broken)} anew")
-    run_uv(["cache", "clean", *broken], environ=environ, keep_open=(descriptor,))
-    _install(path, lock, descriptor, environ, "--reinstall")
+    # It fails while another uv is at work; nothing is taken from there.
+    run_uv(["cache", "clean", *broken], environ={"UV_LOCK_TIMEOUT": CACHE_SECONDS, **environ}, keep_open=(descriptor,))
+    _install(path, lock, descriptor, environ, *fetching_anew(broken))
     return tuple(notes_on_damage(broken, damaged(broken, path)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -282,6 +283,22 @@ def test_a_flipped_byte_in_uv_s_cache_is_noticed_and_mended(
     assert second.notes == ("the files of beta in uv's cache were damaged, and are fetched anew",)
     shutil.rmtree(first.path)
     assert ensure_prefix(lock, cache=cache).notes == ()
+
+
+def test_a_damaged_cache_is_passed_over_while_another_uv_is_at_work(
+    own_caches: Path, cache: Path, lock: EnvironmentLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ensure_prefix(lock, cache=cache)
+    (cached,) = own_caches.glob("uv/archive-v*/*/beta.py")
+    before = flip(cached)
+    shutil.rmtree(first.path)
+    monkeypatch.setenv("UV_LOCK_TIMEOUT", "0")
+    with (own_caches / "uv/.lock").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        second = ensure_prefix(lock, cache=cache)
+    (installed,) = second.path.glob("lib/python*/site-packages/beta.py")
+    assert (installed.read_bytes(), cached.exists()) == (before, True)
+    assert second.notes == ("the files of beta in uv's cache were damaged, and are fetched anew",)
 
 
 def test_a_wheel_that_is_not_what_it_says_itself_is_used_and_said(
