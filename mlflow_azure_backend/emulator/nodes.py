@@ -48,6 +48,13 @@ class Loan:
     lost: bool = False
 
 
+@dataclass(frozen=True)
+class _Request:
+    count: int
+    scale: Callable[[], Scale]
+    granted: asyncio.Future[Loan]
+
+
 @dataclass
 class Cluster:
     """The nodes of one cluster, given in the order in which they were asked for.
@@ -62,39 +69,42 @@ class Cluster:
     busy: int = 0
     idle: int = 0
     _freed_at: float = 0
-    _waiting: list[object] = field(default_factory=list)
-    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _waiting: list[_Request] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def lend(self, count: int, scale: Callable[[], Scale]) -> AsyncIterator[Loan]:
         """Wait for so many nodes, and have them for the block."""
-        ticket = object()
-        self._waiting.append(ticket)
+        asked = _Request(count, scale, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        self.look()
         try:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._waiting[0] is ticket and self.busy + count <= scale().most)
-                self.settle(scale())
-                loan = Loan(cold=count - min(self.idle, count))
-                self.idle -= count - loan.cold
-                self.busy += count
+            yield await asked.granted
         finally:
-            self._waiting.remove(ticket)
-            await self.notice()
-        try:
-            yield loan
-        finally:
-            self.busy -= count
-            self.idle += 0 if loan.lost else count
-            self._freed_at = self.clock.now().timestamp()
-            await self.notice()
+            if asked in self._waiting:
+                self._waiting.remove(asked)
+            elif not asked.granted.cancelled():
+                self.busy -= count
+                self.idle += 0 if asked.granted.result().lost else count
+                self._freed_at = self.clock.now().timestamp()
+            self.look()
+
+    def look(self) -> None:
+        """Give nodes to those who wait, as far as there are any: some are free again, or the cluster was scaled."""
+        while self._waiting:
+            first = self._waiting[0]
+            if not first.granted.cancelled():
+                scale = first.scale()
+                if self.busy + first.count > scale.most:
+                    return
+                self.settle(scale)
+                warm = min(self.idle, first.count)
+                self.idle -= warm
+                self.busy += first.count
+                first.granted.set_result(Loan(cold=first.count - warm))
+            self._waiting.pop(0)
 
     def settle(self, scale: Scale) -> None:
         """Give back the nodes that stood ready for too long or are too many, and have the least there."""
         if self.clock.now().timestamp() - self._freed_at >= scale.idle_seconds:
             self.idle = 0
         self.idle = max(scale.least - self.busy, min(self.idle, scale.most - self.busy), 0)
-
-    async def notice(self) -> None:
-        """Let those that wait look again: nodes are free, or the cluster was scaled."""
-        async with self._changed:
-            self._changed.notify_all()

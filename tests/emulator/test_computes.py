@@ -154,13 +154,11 @@ def test_jobs_wait_for_the_nodes_of_their_cluster_in_order(
         os.mkfifo(fifo)
     with Submitter(emulator) as client:
         common = {"computeId": f"{client.workspace}/computes/small", "environmentId": client.environment()}
-        for name, nodes in (("one", 1), ("pair", 2), ("late", 1)):
+        for name, count in (("one", 1), ("pair", 2), ("late", 1)):
             command = f"cat '{fifos[name]}'"
-            client.submit(name, command=command, **common, resources={"instanceCount": nodes})
+            client.submit(name, command=command, **common, resources={"instanceCount": count})
             client.wait(name, *(["Running"] if name == "one" else ["Queued"]))
-        compute = client.get(f"{client.arm}/computes/small", params=VERSION).json()["properties"]["properties"]
-        counts = {name: count for name, count in compute["nodeStateCounts"].items() if count}
-        assert (compute["currentNodeCount"], counts) == (1, {"runningNodeCount": 1})
+        assert nodes(client, "small") == {"runningNodeCount": 1}
         # A node is free, but the pair that needs two has asked before.
         assert client.job("late")["properties"]["status"] == "Queued"
         fifos["one"].write_bytes(b"")
@@ -172,4 +170,16 @@ def test_jobs_wait_for_the_nodes_of_their_cluster_in_order(
         for name in ("pair", "late"):
             fifos[name].write_bytes(b"")
             client.wait(name, "Completed")
+        assert nodes(client, "small") == {"idleNodeCount": 3}
+        emulator.control("PUT", "/clock", {"skew_seconds": 200})  # the cluster's idle time is over
+        assert nodes(client, "small") == {}
+        emulator.control("PUT", "/clock", {"skew_seconds": 0})
     ml_client.compute.begin_delete("small").result()
+
+
+def nodes(client: Submitter, name: str) -> dict[str, int]:
+    """How many nodes of a cluster are in which state."""
+    told = client.get(f"{client.arm}/computes/{name}", params=VERSION).json()["properties"]["properties"]
+    counts = {state: count for state, count in told["nodeStateCounts"].items() if count}
+    assert told["currentNodeCount"] == sum(counts.values())
+    return counts

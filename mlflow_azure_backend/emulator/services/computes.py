@@ -136,14 +136,14 @@ def _scale(asked: dict[str, Any] | None) -> dict[str, Any]:
     return scale
 
 
-async def _keep(call: Call, name: str, resource: dict[str, Any], changing: str) -> dict[str, str]:
+def _keep(call: Call, name: str, resource: dict[str, Any], changing: str) -> dict[str, str]:
     """Keep a cluster that is being made or changed; returns the headers of the operation."""
     seconds = call.world.settings.provisioning_seconds
     now = call.world.clock.now()
     ready = (now + timedelta(seconds=seconds)).timestamp()
     document = {"resource": resource, "changing": changing, "changed": now.timestamp(), "ready": ready}
     call.world.state.put(KIND, name.lower(), {**document, "deleted": None, "error": None})
-    await call.world.cluster(name).notice()
+    call.world.cluster(name).look()
     return long_running.start(call, "compute", seconds, family="compute")
 
 
@@ -196,7 +196,7 @@ async def put_compute(call: Call) -> Answer:
         "identity": call.body.get("identity"),
         "properties": properties,
     }
-    headers = await _keep(call, name, resource, "Creating" if old is None else "Updating")
+    headers = _keep(call, name, resource, "Creating" if old is None else "Updating")
     del headers["Location"]
     return Answer(_shown(call, _find(call, name)), 201 if old is None else 200, headers)
 
@@ -211,7 +211,7 @@ async def scale_compute(call: Call) -> Answer:
     wanted = ((call.body.get("properties") or {}).get("properties") or {}).get("scaleSettings") or {}
     cluster["scaleSettings"] = _scale({**cluster["scaleSettings"], **wanted})
     _check_quota(call, cluster["vmSize"], cluster["scaleSettings"])
-    headers = await _keep(call, name, resource, "Updating")
+    headers = _keep(call, name, resource, "Updating")
     del headers["Location"]
     return Answer(_shown(call, _find(call, name)), 200, headers)
 
