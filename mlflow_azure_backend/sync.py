@@ -101,6 +101,8 @@ def _end(run: RunFolder, record: RunRecord, away: set[str]) -> Iterator[str]:
             run.discard()
         return
     ending = recorder.finish(run, state)
+    if handle is not None:
+        target_named(handle.target).release(handle)
     if ending.undelivered is None:
         yield f"run {record.run_id} is {ending.run_status}"
     else:

@@ -13,6 +13,7 @@ from mlflow_azure_backend.compute.base import Progress, resolve_secrets
 from mlflow_azure_backend.compute.supervised import (
     GRACE_SECONDS,
     SupervisedTarget,
+    compiled_script,
     job_environment,
     own_environment,
     recorded,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _UNWATCHED: Final = {"reason": "lost", "message": "what watched the container was killed"}
 _REMOVAL_SECONDS: Final = 5.0
-"""Of the supervisor's grace, beyond the container's own: what its removal may take."""
+"""Of the supervisor's grace, beyond the container's own: what the engine may take to tell its end."""
 
 
 class DockerTarget(SupervisedTarget):
@@ -87,7 +88,7 @@ class DockerTarget(SupervisedTarget):
         """Create the container, and start the supervisor of the attendant that starts it."""
         from mlflow_azure_backend.containers import attendant
         from mlflow_azure_backend.containers.engine import connect
-        from mlflow_azure_backend.containers.making import create_container, job_variables, project_image
+        from mlflow_azure_backend.containers.making import create_container, job_variables
         from mlflow_azure_backend.containers.mounts import output_place
 
         record = recorded(run)
@@ -101,8 +102,7 @@ class DockerTarget(SupervisedTarget):
             order = {
                 "argv": [
                     sys.executable,
-                    *("-I", "-S", str(attendant.__file__), engine.address, name, str(GRACE_SECONDS)),
-                    *([project_image(str(record.run_id))] if request.options.build_image else []),
+                    *("-I", "-S", compiled_script(attendant), engine.address, name, str(GRACE_SECONDS)),
                 ],
                 "cwd": str(run.paths.folder),
                 "env": {
@@ -124,12 +124,20 @@ class DockerTarget(SupervisedTarget):
         """As the supervisor wrote it; what a killed attendant left running is removed first."""
         state = super().state(handle)
         run = self._folder(handle)
-        if state.status.is_final and run.container_marker(handle.name).exists():
+        if state.status.is_final and not run.paths.container.exists() and run.container_marker(handle.name).exists():
             record = run.record()
             if record is not None:
                 self._clean_up(run, record)
             return run.outcome() or state
         return state
+
+    def release(self, handle: JobHandle) -> None:
+        """Wait until the container of an ended job is removed, which its attendant has asked the engine for."""
+        super().release(handle)
+        run = self._folder(handle)
+        record = run.record()
+        if record is not None and run.outcome() is not None:
+            self._clean_up(run, record)
 
     def sweep(self, journal: Journal) -> Iterator[str]:
         """Remove the containers of ended jobs that could not be removed when they ended."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 from mlflow_azure_backend.compute.base import ComputeTarget, resolve_secrets
@@ -257,14 +258,16 @@ def own_environment(run: RunFolder) -> dict[str, str]:
 
 
 def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: bool, held: tuple[int, ...]) -> _Link:
+    from mlflow_azure_backend import supervisor
+
     doorbell, doorbell_far = os.pipe()
     leash_far, leash = os.pipe() if attached else (None, None)
     far_ends = [end for end in (doorbell_far, leash_far) if end is not None]
     order |= {"notify_fd": doorbell_far, "leash_fd": leash_far, "held_fds": held}
     diary = os.open(run.paths.folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        supervisor = subprocess.Popen(
-            [sys.executable, "-I", "-S", _supervisor_file(), str(run.paths.folder)],
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", compiled_script(supervisor), str(run.paths.folder)],
             stdin=subprocess.PIPE,
             stdout=diary,
             stderr=diary,
@@ -279,21 +282,21 @@ def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: boo
     finally:
         for end in (*far_ends, diary):
             os.close(end)
-    link = _Link(supervisor, doorbell, leash)
+    link = _Link(process, doorbell, leash)
     try:
         fault_point("local.before_order")
-        if supervisor.stdin is not None:
-            with contextlib.suppress(BrokenPipeError), supervisor.stdin:
-                supervisor.stdin.write(json.dumps(order).encode() + b"\n")
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(json.dumps(order).encode() + b"\n")
         while not link.has_started and not link.rung_off:
             _listen(link)
         fault_point("local.after_start")
     except BaseException:
         (run.paths.folder / "cancel").touch(mode=0o600)  # it finds this before it starts anything
-        supervisor.terminate()  # and hears this after that
-        if supervisor.stdin is not None:
+        process.terminate()  # and hears this after that
+        if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
-                supervisor.stdin.close()
+                process.stdin.close()
         while not link.rung_off:
             _listen(link)
         link.close()
@@ -306,15 +309,13 @@ def _start_supervisor(run: RunFolder, order: dict[str, object], *, attached: boo
 
 
 @cache
-def _supervisor_file() -> str:
-    """The supervisor as Python compiles it on import, for a script would be compiled at each start (5 ms).
+def compiled_script(module: ModuleType) -> str:
+    """A file that is run by path, as Python compiles it on import: a script would be compiled at each start (5 ms).
 
     Where Python must not write such files, one that is there may be of another version.
     """
-    from mlflow_azure_backend import supervisor
-
-    compiled = None if sys.dont_write_bytecode or supervisor.__spec__ is None else supervisor.__spec__.cached
-    return compiled if compiled is not None and Path(compiled).exists() else str(supervisor.__file__)
+    compiled = None if sys.dont_write_bytecode or module.__spec__ is None else module.__spec__.cached
+    return compiled if compiled is not None and Path(compiled).exists() else str(module.__file__)
 
 
 def _listen(link: _Link) -> None:

@@ -1,8 +1,7 @@
-"""Stay with one container from its start to its removal: the command that a supervisor runs for the docker target.
+"""Stay with one container from its start to its end: the command that a supervisor runs for the docker target.
 
-Run by path in the run's folder, ``python -I -S attendant.py SOCKET NAME GRACE [IMAGE]``, when the container NAME has
-been created; IMAGE is one of its own that goes with it. Standard library only, for it starts with every job and lives
-as long. What it is told:
+Run by path in the run's folder, ``python -I -S attendant.py SOCKET NAME GRACE``, when the container NAME has been
+created. Standard library only, for it starts with every job and lives as long. What it is told:
 
 ::
 
@@ -12,13 +11,14 @@ as long. What it is told:
 
 It passes on what the container writes, byte for byte, and leaves ``container.json``: the end as the engine tells it
 (``exit_code, signal, oom``, ``memory_limit`` and ``memory_peak`` in bytes, ``reason`` and ``message`` if it was no end
-of the command's own, ``removed``). Then the container is removed. The exit code is the command's.
+of the command's own). Then it asks for the container's removal, for which whoever records the run's end waits. The exit
+code is the command's.
 
 The engine's API: https://docs.docker.com/reference/api/engine/ (attach, start, kill, wait, inspect, remove).
 """
 
 # pathlib would cost more start-up time than the rest of this file:
-# ruff: noqa: PTH104, PTH108, PTH110, PTH123
+# ruff: noqa: PTH104, PTH123
 from __future__ import annotations
 
 import contextlib
@@ -64,7 +64,6 @@ LOST = 125
 
 _RETURN_SECONDS = 15.0
 """For how long an engine that went away is waited for."""
-_REMOVE_SECONDS = 30.0
 _CHUNK = 256 * 1024
 _HEADER = 8
 """Bytes before each frame of an attached stream: its kind, three zeros, its length."""
@@ -110,7 +109,7 @@ class Container:
         Raises:
             OSError: There is no engine.
         """
-        path = what if what.startswith(("/exec/", "/images/")) else f"/containers/{self.name}{what}"
+        path = what if what.startswith("/exec/") else f"/containers/{self.name}{what}"
         content = b"" if body is None else json.dumps(body).encode()
         kind = "" if body is None else "Content-Type: application/json\r\n"
         head = f"{method} {path} HTTP/1.0\r\nHost: docker\r\n{kind}Content-Length: {len(content)}\r\n\r\n"
@@ -161,9 +160,8 @@ class Container:
 class Attendant:
     """Runs one container to its end."""
 
-    def __init__(self, container: Container, grace: float, image: str | None) -> None:
+    def __init__(self, container: Container, grace: float) -> None:
         self.container = container
-        self.image = image
         self.grace = grace
         self.deadline: float | None = None
         self.frames = Frames()
@@ -264,22 +262,13 @@ class Attendant:
         return end
 
     def finish(self, end: dict[str, Any]) -> None:
-        """Remove it and write its end down."""
-        try:
-            self.container.ask("DELETE", "?force=1&v=1", timeout=_REMOVE_SECONDS)
-            if self.image is not None:
-                self.container.ask("DELETE", f"/images/{self.image}?force=1", timeout=_REMOVE_SECONDS)
-            end["removed"] = True
-        except Refused as error:
-            end["removed"] = "no such" in str(error).lower()
-        except OSError:
-            end["removed"] = False  # whoever looks next removes it
+        """Write its end down, and let the engine remove it while that is recorded: it takes a tenth of a short run."""
         descriptor = os.open("container.json.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "w", encoding="utf-8") as stream:
             json.dump(end, stream)
         os.rename("container.json.new", "container.json")
-        if end["removed"] and os.path.exists(marker := f"../../containers/{self.container.name.rpartition('-')[2]}"):
-            os.unlink(marker)
+        with contextlib.suppress(OSError):  # the marker in the journal stays until somebody has seen it removed
+            self.container.send("DELETE", "?force=1&v=1").close()
 
 
 class Frames:
@@ -361,5 +350,5 @@ def _message(content: bytes) -> str:
 
 
 if __name__ == "__main__":
-    _address, _name, _grace, *_image = sys.argv[1:]
-    os._exit(Attendant(Container(_address, _name), float(_grace), _image[0] if _image else None).run())
+    _address, _name, _grace = sys.argv[1:]
+    os._exit(Attendant(Container(_address, _name), float(_grace)).run())

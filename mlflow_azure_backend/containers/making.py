@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 
 from mlflow_azure_backend.containers.arguments import gpu_request, read_arguments
 from mlflow_azure_backend.containers.attendant import ENTRY
@@ -120,16 +121,23 @@ def remove_containers(engine: Engine, run_id: str) -> None:
     with engine_errors("removing the container"):
         found = engine.api.containers(all=True, quiet=True, filters={"label": f"{RUN_LABEL}={run_id}"})
         for container in found:
-            try:
-                engine.api.remove_container(container["Id"], force=True, v=True)
-            except APIError as error:
-                if error.status_code not in (_MISSING, _CONFLICT):  # it is gone, or being removed
-                    raise
+            _remove_one(engine, container["Id"])
         try:
             engine.api.remove_image(project_image(run_id), force=True)
         except APIError as error:
             if error.status_code != _MISSING:
                 raise
+
+
+def _remove_one(engine: Engine, container: str) -> None:
+    try:
+        engine.api.remove_container(container, force=True, v=True)
+    except APIError as error:
+        if error.status_code == _CONFLICT:  # somebody is removing it
+            with contextlib.suppress(NotFound):
+                engine.api.wait(container, condition="removed")
+        elif error.status_code != _MISSING:
+            raise
 
 
 def _limits(request: JobRequest) -> dict[str, Any]:
