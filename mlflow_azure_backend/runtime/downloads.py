@@ -36,7 +36,7 @@ class BigBlob(NamedTuple):
         file: Where it goes.
         first: The first ``RANGE`` bytes.
         size: Of the whole, in bytes.
-        etag: Of the version that the range is of.
+        etag: Of the version that the range is of; empty: what has come stays as it is, whatever is appended.
         md5: Of the whole, as the storage writes it; None: the blob has none.
     """
 
@@ -91,7 +91,8 @@ def begin(
     size = _size(response, len(data))
     md5 = response.headers.get("x-ms-blob-content-md5")
     if size > len(data):
-        return BigBlob(address, file, data, size, response.headers.get("ETag", ""), md5)
+        grows = response.headers.get("x-ms-blob-type") == "AppendBlob"  # a log, whose beginning stays as it is
+        return BigBlob(address, file, data, size, "" if grows else response.headers.get("ETag", ""), md5)
     if md5 is not None and md5 != digest(data):
         raise _spoilt(address)
     temporary = file.with_name(f".{uuid.uuid4().hex}.partial")

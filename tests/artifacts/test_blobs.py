@@ -128,12 +128,7 @@ def test_a_file_that_changes_meanwhile_is_not_uploaded(container: Container, tra
 
 
 FAULTS = [
-    {"kind": "status", "status": 429, "retry_after": 0.01, "times": 3},
-    {"kind": "status", "status": 503, "times": 1},
     {"kind": "status", "status": 500, "after": 1},
-    {"kind": "reset-before"},
-    {"kind": "reset-after", "after": 1},
-    {"kind": "truncated", "after": 1},
     {"kind": "garbage", "after": 2},
 ]
 
@@ -226,6 +221,21 @@ def test_a_blob_that_changes_meanwhile_is_no_file(container: Container, transpor
     with pytest.raises(ServiceError, match="changed while it was downloaded"):
         get_file(transport, container.address().within("blob"), tmp_path / "down", progress=change, workers=1)
     assert names(tmp_path) == []
+
+
+def test_a_log_that_grows_meanwhile_is_read_as_far_as_it_went(
+    container: Container, transport: Transport, tmp_path: Path
+) -> None:
+    log = container.blob("log")
+    log.create_append_blob()
+    for start in range(0, len(BIG), RANGE):
+        log.append_block(BIG[start : start + RANGE])
+
+    def grow(_: int) -> None:
+        log.append_block(b"more")
+
+    get_file(transport, container.address().within("log"), tmp_path / "down", progress=grow, workers=1)
+    assert (tmp_path / "down").read_bytes() == BIG
 
 
 def test_an_interrupted_download_goes_on(container: Container, transport: Transport, tmp_path: Path) -> None:
