@@ -43,7 +43,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 faults: $(READY)
-	MLFLOW_AZURE_FAULT_SEED=all $(BIN)/python -m pytest tests/faults
+	MLFLOW_AZURE_FAULT_SEED=all tools/with-docker $(BIN)/python -m pytest -n auto --dist loadfile tests/faults
 
 soak: $(READY)
 	MLFLOW_AZURE_SOAK=1000 $(BIN)/python -m pytest tests/faults/test_load.py::test_soak --timeout=3600 --capture=no

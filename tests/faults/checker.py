@@ -38,7 +38,7 @@ def check(
     cut: bool = False,
     says: tuple[str, ...] | None = None,
     recorded: bool = True,
-    log_elsewhere: bool = False,
+    logs_apart: bool = False,
     half_built: bool = False,
 ) -> None:
     """Assert I1 to I6.
@@ -52,13 +52,13 @@ def check(
         cut: The supervisor was killed, so what it had not read yet is missing from the log.
         says: Words of the one line; None: the case is about a client that was killed and could say nothing.
         recorded: The runs had jobs, so their logs are artifacts; False: they came to nothing.
-        log_elsewhere: A full disk kept the log from the artifact; the console has had it.
+        logs_apart: The case looks at the logs itself: there are several, or a full disk kept them from the store.
         half_built: The builder of an environment was killed: what it left is not used, and goes when the next one builds.
     """
     world.await_quiet()
     check_nothing_active(world, runs, status)
     assert world.starts() == (runs if starts is None else starts)
-    if recorded and runs and not log_elsewhere:
+    if recorded and runs and not logs_apart:
         check_logs(world, killed=killed, cut=cut)
     check_lines(world, says)
     check_nothing_left(world)

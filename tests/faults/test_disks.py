@@ -66,7 +66,7 @@ def run_on_small_disk(world: World, folder: Path, limit: str) -> None:
             starts=world.starts(),
             status="FINISHED" if code == 0 else None,
             says=said,
-            log_elsewhere=True,
+            logs_apart=True,
         )
 
 
@@ -79,7 +79,7 @@ def test_a_disk_that_fills_up_with_the_log(world: World) -> None:
         assert client.out == world.side.read_bytes()
         subprocess.run(["mount", "-o", "remount,size=10m", str(world.home)], check=True)
         assert world.start("mlflow-azure", "sync").wait() == 0
-        check(world, status="FINISHED", says=("finished",), log_elsewhere=True)
+        check(world, status="FINISHED", says=("finished",), logs_apart=True)
 
 
 @pytest.mark.parametrize("kilobytes", [1100, 1300, 1500])

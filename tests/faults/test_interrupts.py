@@ -127,5 +127,4 @@ def test_a_repetition_that_is_left_alone_goes_on(world: World) -> None:
     assert again.wait() == INTERRUPTED, again.err
     assert "goes on; follow it with `mlflow-azure attach" in again.err
     world.open_gate()
-    world.await_quiet()
-    assert [status for _, status in world.runs()] == ["FINISHED"] * 2
+    check(world, runs=2, status="FINISHED", logs_apart=True)

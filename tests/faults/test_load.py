@@ -67,6 +67,7 @@ def test_a_flood_is_kept_in_flat_memory(world: World) -> None:
     assert len(logs) == 2
     assert hashlib.sha256(client.out).digest() == expected
     assert peak - first < 32 * 1024
+    check(world, status="FINISHED", says=("finished",), logs_apart=True)
     rate = MEGABYTES / float(world.side.read_bytes())
     assert rate > 1000 / 60, f"{rate:.0f} MB/s"
 
