@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from tests.conda_channel import build_conda_forge, serve
 
 _MLPROJECT = "name: locked\npython_env: python_env.yaml\nentry_points:\n  main:\n    command: python -S -c pass\n"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_EXACTLY = platform.python_version()
 _PACKAGES = ("pandas", "requests", "rich")
 _CONDA_MLPROJECT = _MLPROJECT.replace("python_env: python_env.yaml", "conda_env: conda.yaml")
 _CONDA = f"""channels: [conda-forge]
@@ -125,10 +127,10 @@ def cold(bench: Bench) -> Iterator[Result]:
 
 def warm_peers(bench: Bench) -> Iterator[Result]:
     """P14 beside MLflow's own managers: the same run in the environments that both built before."""
-    declared = f"python: '{_PYTHON}'\ndependencies: [six]\n"
+    declared = f"python: '{_EXACTLY}'\ndependencies: [six]\n"
     project = bench.project("locked", _MLPROJECT, {"python_env.yaml": declared})
     with worker(bench, project, bench.store("locked")) as costs:
-        for manager in ("uv", "virtualenv"):
+        for manager in _managers():
             ((wall, cpu),) = by_turns(costs("azureml", manager), costs("local", manager))
             what, options = f"a run with `env_manager={manager}`, built before", ["--env-manager", manager]
             memory = _peaks_of_runs(bench, project, options, options)
@@ -137,7 +139,7 @@ def warm_peers(bench: Bench) -> Iterator[Result]:
 
 def cold_peers(bench: Bench) -> Iterator[Result]:
     """P15 beside MLflow's own managers: a whole first run, resolved and built by both, packages in uv's and pip's caches."""
-    declared = f"python: '{_PYTHON}'\ndependencies: [{', '.join(_PACKAGES)}]\n"
+    declared = f"python: '{_EXACTLY}'\ndependencies: [{', '.join(_PACKAGES)}]\n"
     project = str(bench.project("built", _MLPROJECT, {"python_env.yaml": declared}))
     store, fresh = bench.store("first"), bench.folder / "fresh"
     variables = {
@@ -150,11 +152,16 @@ def cold_peers(bench: Bench) -> Iterator[Result]:
         shutil.rmtree(fresh, ignore_errors=True)
         return bench.cost(["mlflow", "run", project, *options], None, **variables)
 
-    for manager in ("uv", "virtualenv"):
+    for manager in _managers():
         ours, theirs = ("--backend", "azureml", "--env-manager", manager), ("--env-manager", manager)
         ((wall, cpu),) = by_turns(partial(run, *ours), partial(run, *theirs), pairs=FEW)
         what = f"a first `mlflow run --env-manager {manager}`: resolved, built, run"
         yield Result(f"P15 {manager}", what, "MLflow's own manager", Goal(1.0), wall, cpu)
+
+
+def _managers() -> tuple[str, ...]:
+    """MLflow's own; its virtualenv takes Pythons from pyenv, and installs the newest patch of a minor version."""
+    return ("uv", "virtualenv") if shutil.which("pyenv") else ("uv",)
 
 
 def _as_with_p2() -> str:

@@ -127,7 +127,7 @@ def test_upgrade_and_check_exclude_each_other(project: Path) -> None:
 
 
 def test_a_conda_project_s_lock_is_written_checked_upgraded_and_used(
-    home: Path, write_project: Write, lab: Channel, conda_forge: CondaServer
+    home: Path, write_project: Write, lab: Channel, conda_forge: CondaServer, conda: Path
 ) -> None:
     wanted = "channels: [lab]\nplatforms: [linux-64]\ndependencies:\n  - beta <{}\n"
     project = write_project(
@@ -155,4 +155,9 @@ def test_a_conda_project_s_lock_is_written_checked_upgraded_and_used(
     assert any(note.startswith("conda-lock.yml is not used: ") for note in plan["notes"])
     upgraded = json.loads(ask("lock", str(project), "--upgrade", "--json").stdout)
     assert upgraded["packages"] == {"beta": "2.0"}
+    assert ask("lock", str(project), "--check").exit_code == 0
+    assert not conda.with_name("asked").exists()
+    (project / "mlflow-azure.yaml").write_text(f"environment: {{solver: '{conda}'}}\n")
+    assert ask("lock", str(project), "--upgrade").exit_code == 0
+    assert "create --prefix" in conda.with_name("asked").read_text()
     assert ask("lock", str(project), "--check").exit_code == 0
