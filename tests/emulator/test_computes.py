@@ -149,25 +149,25 @@ def test_jobs_wait_for_the_nodes_of_their_cluster_in_order(
 
     cluster = AmlCompute(name="small", size="Standard_DS1_v2", max_instances=2)
     ml_client.compute.begin_create_or_update(cluster).result()
-    fifos = {name: tmp_path / name for name in ("one", "pair", "late")}
+    fifos = {name: tmp_path / name for name in ("node-one", "node-pair", "node-late")}
     for fifo in fifos.values():
         os.mkfifo(fifo)
     with Submitter(emulator) as client:
         common = {"computeId": f"{client.workspace}/computes/small", "environmentId": client.environment()}
-        for name, count in (("one", 1), ("pair", 2), ("late", 1)):
+        for name, count in (("node-one", 1), ("node-pair", 2), ("node-late", 1)):
             command = f"cat '{fifos[name]}'"
             client.submit(name, command=command, **common, resources={"instanceCount": count})
-            client.wait(name, *(["Running"] if name == "one" else ["Queued"]))
+            client.wait(name, *(["Running"] if name == "node-one" else ["Queued"]))
         assert nodes(client, "small") == {"runningNodeCount": 1}
         # A node is free, but the pair that needs two has asked before.
-        assert client.job("late")["properties"]["status"] == "Queued"
-        fifos["one"].write_bytes(b"")
-        client.wait("pair", "Running")
-        assert client.job("late")["properties"]["status"] == "Queued"
+        assert client.job("node-late")["properties"]["status"] == "Queued"
+        fifos["node-one"].write_bytes(b"")
+        client.wait("node-pair", "Running")
+        assert client.job("node-late")["properties"]["status"] == "Queued"
         cluster.max_instances = 3
         ml_client.compute.begin_create_or_update(cluster).result()
-        client.wait("late", "Running")
-        for name in ("pair", "late"):
+        client.wait("node-late", "Running")
+        for name in ("node-pair", "node-late"):
             fifos[name].write_bytes(b"")
             client.wait(name, "Completed")
         assert nodes(client, "small") == {"idleNodeCount": 3}
