@@ -25,7 +25,7 @@ OURS = str(Path(sys.executable).parent / "mlflow-azure")
 
 
 def ask(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([OURS, *arguments], capture_output=True, text=True, timeout=250, cwd=cwd)
+    return subprocess.run([OURS, *arguments], capture_output=True, text=True, timeout=600, cwd=cwd)
 
 
 def test_a_project_runs_is_recorded_and_repeated_elsewhere(
@@ -87,6 +87,7 @@ def test_credentials_of_channels_are_refused_in_the_configuration() -> None:
         assert "canary" not in str(caught.value)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.package_index
 def test_the_sample_project_is_locked_run_listed_and_pruned(
     store: str, tmp_path: Path, conda_forge: CondaServer

@@ -148,6 +148,8 @@ def lock(
         else:
             with console.phase("environment") as line:
                 answer = write_lock(project, cache=cache_home(os.environ), upgrade=upgrade, on_progress=line.progress)
+            for note in project.wanted.notes:
+                console.note(note)
     if as_json:
         say_json(asdict(answer))
     elif answer.is_current:

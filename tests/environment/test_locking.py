@@ -90,6 +90,13 @@ def test_the_sample_projects_can_be_locked(
     assert {"mlflow", "scikit-learn", "pip"} <= facts["packages"].keys()
 
 
+def test_what_is_ignored_is_said(project: Path) -> None:
+    (project / "python_env.yaml").write_text(PROJECT["python_env.yaml"].replace("alpha", "--prefer-binary, alpha"))
+    written = ask("lock", str(project))
+    assert written.exit_code == 0
+    assert "python_env.yaml:1: --prefer-binary is ignored: uv knows no such preference" in written.output
+
+
 def test_a_project_from_a_zip_file_has_no_folder_to_write_to(project: Path, tmp_path: Path) -> None:
     uri = shutil.make_archive(str(tmp_path / "project"), "zip", project)
     refused = ask("lock", uri)
