@@ -158,6 +158,9 @@ def _fetch(wanted: Mapping[str, str], storage_dir: Path | None, progress: Callab
             next_step="give another --storage-dir",
         ) from None
     for position, (name, address) in enumerate(remote.items()):
+        if address.startswith("azureml:") and not address.startswith("azureml://"):
+            what = f"{address} is registered in a workspace, and only a job there can read it"
+            raise ParameterError(what, where=name, next_step="give the address of its files, or a cluster as compute")
         progress(f"downloading {without_credentials(address)}")
         target = folder / f"param_{position}"
         target.mkdir()

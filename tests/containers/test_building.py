@@ -123,7 +123,11 @@ def test_an_image_without_python_is_named(write_project: Write, launch: Launch, 
 
 @pytest.mark.docker
 def test_a_project_with_a_dockerfile_runs_in_its_image_which_is_built_once_for_each_content(
-    write_project: Write, launch: Launch, base_image: str, capfd: pytest.CaptureFixture[str]
+    write_project: Write,
+    launch: Launch,
+    base_image: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     docker = {"image": "what-mlflow-runs", "build_context": "image", "dockerfile": "image/it's docker"}
     main = {"command": "cat word.txt /words/*; ls -A /words; cat /words/gone"}
@@ -149,6 +153,10 @@ def test_a_project_with_a_dockerfile_runs_in_its_image_which_is_built_once_for_e
         image: str = last.data.tags["mlflow_azure.image"]
         return image, capfd.readouterr().out
 
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "/nowhere")
+        with pytest.raises(ExecutionException, match="images are built with the docker command, and there is none"):
+            launch(folder, {"environment": None})
     image, log = run()
     assert log.startswith("code image\na word\ndependency\n")
     assert "gone: No such file" in log

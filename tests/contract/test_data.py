@@ -127,6 +127,7 @@ def test_outputs_become_artifacts_or_stay_where_they_were_wanted(
             {"inputs": {"a": {"path": "http://me:canary@127.0.0.1:1/x", "type": "uri_file"}}},
             r"inputs.a: http://127.0.0.1:1/x cannot be downloaded: (?!.*canary).*check the address",
         ),
+        ({"inputs": {"a": {"path": "azureml:data:1"}}}, r"inputs.a: azureml:data:1 is registered in a workspace"),
         ({"outputs": {"a": {"path": "s3://bucket/x"}}}, r"outputs.a: a job on this machine writes to a folder"),
         ({"outputs": {"a": {"path": "file"}}}, r"outputs.a: /.*/file is a file, and the output needs a folder"),
         ({"retry": 2}, r"(local|docker) cannot honour retry \(works on cluster\); remove it"),
