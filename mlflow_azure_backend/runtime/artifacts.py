@@ -6,6 +6,7 @@ import logging
 import os
 import posixpath
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,7 +18,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, INVALID_STATE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artifact_path
 from mlflow.tracking import get_tracking_uri
-from mlflow.utils.file_utils import create_tmp_dir
 
 from .artifact_service import ArtifactPlace, ArtifactService
 from .blobs import SignedAddress, size_of
@@ -222,7 +222,7 @@ def _storage() -> Transport:
 def _destination(dst_path: str | None) -> Iterator[Path]:
     """Where a download goes; a folder that is made for it goes away again when it fails."""
     if dst_path is None:
-        made = Path(create_tmp_dir())
+        made = Path(tempfile.mkdtemp())
         try:
             yield made
         except BaseException:  # Ctrl-C, too, and nobody else knows of the folder

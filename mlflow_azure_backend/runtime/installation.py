@@ -36,6 +36,12 @@ _NO_EGRESS = (
     'them in the job\'s variables (UV_DEFAULT_INDEX, PIP_INDEX_URL), or set "environment": {"build": "image"}'
 )
 _OTHER = 'look at the lock, or set "environment": {"build": "image"}'
+_SECRETS = (
+    (re.compile(r"(?<=://)[^/@\s]*@"), ""),
+    (re.compile(r"(\w+://[^\s?]+)\?[^\s'\"`)]+"), r"\1"),
+    (re.compile(r"/t/[^/\s]+/"), "/t/***/"),
+)
+"""What may let somebody in, in addresses that tools repeat; and what is shown instead."""
 _LONGEST_REASON = 500
 
 
@@ -171,6 +177,8 @@ def _reason(said: str) -> str:
     """A tool's own words in one line, without credentials."""
     lines = [line.strip(" \u00d7│╰─▶├") for line in _ANSI.sub("", said).splitlines()]
     words = [line for line in lines if line and not line.startswith(("WARNING:", "warning:", "[notice]"))]
-    text = re.sub(r"(?<=://)[^/@\s]*@", "", " ".join(words)) or "it did not say why"
+    text = " ".join(words) or "it did not say why"
+    for secret, shown in _SECRETS:
+        text = secret.sub(shown, text)
     text = (text[len("error: ") :] if text.startswith("error: ") else text).rstrip(". ")
     return text if len(text) <= _LONGEST_REASON else "…" + text[-_LONGEST_REASON:]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
-
+_SWITCH = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+"""MLflow's own, by its name: older versions have no constant of it."""
 _MANY_BYTES = 8 * 1024 * 1024
 _MANY_PIECES = 100
 """What moves more than either takes a while."""
@@ -49,4 +50,4 @@ def _bar(**options: Any) -> Any:
         from tqdm.auto import tqdm
     except ImportError:  # MLflow shows none either then
         return None
-    return tqdm(disable=not MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.get(), **options)
+    return tqdm(disable=os.environ.get(_SWITCH, "true").lower() not in ("true", "1"), **options)
