@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -73,7 +74,7 @@ def mirror_artifacts(record: RunRecord, *, most_bytes: int = MOST_BYTES) -> dict
                 if size > most_bytes:
                     left[path] = size
                 else:
-                    source.download_artifacts(run_id, path, folder)
+                    _download(source, run_id, path, Path(folder, path))
         if left:
             told = {"where": _workspace(record).studio_page(run_id), "bytes": left}
             Path(folder, LEFT_ARTIFACT).write_text(json.dumps(told, indent=1), encoding="utf-8")
@@ -99,6 +100,13 @@ def live(record: RunRecord) -> Iterator[None]:
         yield
     finally:
         ended.set()
+
+
+def _download(source: MlflowClient, run_id: str, path: str, target: Path) -> None:
+    """One file; where MLflow itself puts it below a folder is not the same in all of its versions."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        shutil.move(source.download_artifacts(run_id, path, folder), target)
 
 
 def _source(record: RunRecord) -> MlflowClient:

@@ -318,7 +318,7 @@ def _diagnose(run: RunFolder, record: RunRecord, state: JobState) -> Diagnosis |
         signal=state.signal,
         reason=state.reason.value if state.reason is not None else "",
         message=state.message,
-        log_tail=_tail(run.paths.log, record),
+        log_tail=_tail(run.paths.log, outcome.get("job_folder") or record.job_folder, record.work_folder),
         project_folder=record.work_folder or Path("/"),
         left_out=lambda path: rule_for(manifest, path),
         python_version=record.python_version,
@@ -332,8 +332,8 @@ def _diagnose(run: RunFolder, record: RunRecord, state: JobState) -> Diagnosis |
         timeout=record.timeout,
         working_folder_is_snapshot=record.workspace is not None or record.work_folder in record.owned_folders,
         image=image_named_in(record.environment_lock[1]),
-        memory_limit=container.get("memory_limit"),
-        memory_peak=container.get("memory_peak"),
+        memory_limit=container.get("memory_limit", outcome.get("memory_limit")),
+        memory_peak=container.get("memory_peak", outcome.get("memory_peak")),
     )
     return diagnose(evidence)
 
@@ -387,7 +387,7 @@ def _size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _tail(path: Path, record: RunRecord) -> bytes:
+def _tail(path: Path, job_folder: str | None, work_folder: Path | None) -> bytes:
     """The log's end; the job's own folder as it is called on this machine, where its files can be looked at."""
     try:
         with path.open("rb") as stream:
@@ -395,9 +395,9 @@ def _tail(path: Path, record: RunRecord) -> bytes:
             tail = stream.read()
     except OSError:
         return b""
-    if record.job_folder is None or record.work_folder is None:
+    if job_folder is None or work_folder is None:
         return tail
-    return tail.replace(record.job_folder.encode(), os.fsencode(record.work_folder))
+    return tail.replace(job_folder.encode(), os.fsencode(work_folder))
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:

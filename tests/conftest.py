@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Take the same tenth in every run unless a seed is given: a red run must mean that the change broke something."""
     config.addinivalue_line("markers", "always: a case of the fault matrix that every run takes")
+    config.addinivalue_line("markers", "not_on(target, reason): the contract does not hold there, for a reason")
     config.addinivalue_line("markers", "live: needs a real Azure ML workspace")
     os.environ.setdefault(FAULT_SEED, "1")
 

@@ -106,8 +106,8 @@ class ClusterTarget(ComputeTarget):
             return JobState(details.status, started_at=details.started_at, message=details.error)
         from mlflow_azure_backend.workspace.ending import ending_of
 
-        state = ending_of(details, follower, timeout=_timeout(run), cancelled=(run.paths.folder / "cancel").exists())
-        return _written(run, state)
+        ending = ending_of(details, follower, timeout=_timeout(run), cancelled=(run.paths.folder / "cancel").exists())
+        return _written(run, ending.state, ending.facts)
 
     def read_log(self, handle: JobHandle, offset: int) -> bytes:
         """From our copy, which every look brings up to date."""
@@ -187,7 +187,7 @@ def _timeout(run: RunFolder) -> float | None:
     return None if record is None else record.timeout
 
 
-def _written(run: RunFolder, state: JobState) -> JobState:
+def _written(run: RunFolder, state: JobState, facts: Mapping[str, Any] | None = None) -> JobState:
     """A final state, kept: the service need not be asked for it again."""
     told: Mapping[str, Any] = {
         "version": 1,
@@ -197,6 +197,7 @@ def _written(run: RunFolder, state: JobState) -> JobState:
         "started_at": state.started_at,
         "ended_at": state.ended_at or time.time(),
         "message": state.message,
+        **(facts or {}),
     }
     run.write_json(run.paths.outcome, told)
     return run.outcome() or state

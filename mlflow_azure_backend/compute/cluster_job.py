@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from mlflow_azure_backend.command_job import SERVERLESS, CommandJob, JobData
 from mlflow_azure_backend.compute.base import Progress
 from mlflow_azure_backend.config import Environment, NewCompute
 from mlflow_azure_backend.environment.conda.channels import rattler_config
+from mlflow_azure_backend.inputs import INPUT_VARIABLE, fetch_remote_paths
 from mlflow_azure_backend.job import RUN_VARIABLE, JobRequest, PreparedJob
 from mlflow_azure_backend.journal import RunRecord
-from mlflow_azure_backend.project import ParameterType, is_remote, render_command
+from mlflow_azure_backend.project import Argument, ParameterType, is_remote, render_command
 from mlflow_azure_backend.runtime.order import ORDER_VARIABLE, JobOrder, from_json
 from mlflow_azure_backend.workspace import computes, environments, travelling
 from mlflow_azure_backend.workspace.access import manager_of, storage
@@ -24,8 +27,25 @@ from mlflow_azure_backend.workspace.data import DATASTORE, ensure_data
 
 KEPT_IN: Final = "mlflow_azure_environments"
 """The job's output that is the folder of packed environments."""
-_MARK: Final = "/mlflow-azure/input/{}/"
-"""Stands for an input's place until the command is quoted."""
+_PLACES: Final = "/tmp/mlflow-azure/inputs/{}"  # noqa: S108 - on a node, which is the job's alone
+"""Where the runtime links the inputs that stand in the command."""
+_SCHEMES: Final = frozenset({"azureml", "https", "http", "wasbs", "wasb", "abfss", "abfs", "adl"})
+"""Of addresses that Azure ML's nodes read themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What the job reads.
+
+    Attributes:
+        inputs: Of the job, by name.
+        names: By a ``path`` parameter, the name of the input that it became.
+        places: By a ``path`` parameter, where the command expects it.
+    """
+
+    inputs: Mapping[str, JobData]
+    names: Mapping[str, str]
+    places: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +81,15 @@ def prepare_job(request: JobRequest, environ: Mapping[str, str], progress: Progr
     progress("looking for the compute")
     compute = _compute(manager, request)
     site = _site(request, environ)
-    inputs, places = _inputs(request, lambda path: ensure_data(manager, storage(), path, progress))
+    fetched = fetch_remote_paths(_unknown_to_azure(request), request.options.storage_dir, progress)
+    data = _data(request, fetched, lambda path: ensure_data(manager, storage(), path, progress))
     brought = {travelling.RUNTIME_FILE: travelling.runtime_zip(), **site.files}
     code, _ = ensure_code(manager, storage(), request.snapshot, brought, progress)
     if site.registered is not None:
         environment = environments.registered(manager, site.registered)
     else:
         environment = environments.of_image(manager, str(site.image))
-    job = _job(request, site, inputs, places, code=code, environment=environment, compute=compute)
+    job = _job(request, site, data, code=code, environment=environment, compute=compute)
     return PreparedJob(job.command, {}, True, 0.0, workspace=workspace, command_job=job)
 
 
@@ -79,35 +100,26 @@ def planned_job(request: JobRequest, environ: Mapping[str, str]) -> dict[str, An
         BackendError: What is wrong, in one line.
     """
     site, asked = _site(request, environ), request.config.compute
-    inputs, places = _inputs(request, str)
     compute = asked.name if isinstance(asked, NewCompute) else asked
-    environment = site.registered or {"image": site.image}
-    job = _job(request, site, inputs, places, code=str(request.source.folder), environment="", compute=compute)
-    return {**job.for_az(), "environment": environment}
+    job = _job(request, site, _data(request, {}, str), code=str(request.source.folder), environment="", compute=compute)
+    return {**job.for_az(), "environment": site.registered or {"image": site.image}}
 
 
-def _job(
-    request: JobRequest,
-    site: _Site,
-    inputs: Mapping[str, JobData],
-    places: Mapping[str, str],
-    *,
-    code: str,
-    environment: str,
-    compute: str,
-) -> CommandJob:
+def _job(request: JobRequest, site: _Site, data: _Data, *, code: str, environment: str, compute: str) -> CommandJob:
     outputs = {name: JobData(one.type, one.path, one.mode) for name, one in request.config.outputs.items()}
+    places = {place: f"{INPUT_VARIABLE}{data.names[parameter]}" for parameter, place in data.places.items()}
+    order = replace(site.order, places=places)
     return CommandJob(
-        command=command_text(request, places),
+        command=command_text(render_command(request.entry_point, request.arguments, data.places), data.inputs),
         code=code,
         environment=environment,
         experiment_name="",
         display_name=request.config.display_name,
         compute=compute,
         config=request.config,
-        inputs=inputs,
+        inputs=data.inputs,
         outputs={**outputs, **site.outputs},
-        environment_variables={**request.config.environment_variables, ORDER_VARIABLE: site.order.to_json()},
+        environment_variables={**request.config.environment_variables, ORDER_VARIABLE: order.to_json()},
         tags=request.config.tags,
     )
 
@@ -132,20 +144,16 @@ def experiment_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", name).lstrip("_-")[:255] or "Default"
 
 
-def command_text(request: JobRequest, places: Mapping[str, str]) -> str:
-    """What each node runs: the project's command, with Azure ML's own words where an input's path belongs.
+def command_text(command: str, inputs: Iterable[str]) -> str:
+    """What each node runs: the project's command, and where Azure ML has put each input.
 
     Args:
-        request: The job.
-        places: By a ``path`` parameter's name, that of the input that it became.
+        command: POSIX shell text.
+        inputs: Their names.
     """
-    marks = {parameter: _MARK.format(name) for parameter, name in places.items()}
-    command = travelling.job_command(render_command(request.entry_point, request.arguments, marks))
     # A value of the user's that looks like Azure ML's words must not be taken for them; in quotes this reads the same.
-    command = command.replace("${{", "$''{{")
-    for parameter, name in places.items():
-        command = command.replace(marks[parameter], f"${{{{inputs.{name}}}}}")
-    return command
+    text = travelling.job_command(command).replace("${{", "$''{{")
+    return " ".join((text, *(f'{INPUT_VARIABLE}{name}="${{{{inputs.{name}}}}}"' for name in sorted(inputs))))
 
 
 def _compute(manager: ResourceManager, request: JobRequest) -> str:
@@ -175,8 +183,20 @@ def _site(request: JobRequest, environ: Mapping[str, str]) -> _Site:
     )
 
 
-def _inputs(request: JobRequest, bring: Callable[[Path], str]) -> tuple[dict[str, JobData], dict[str, str]]:
-    """The job's inputs, and which of them each ``path`` parameter became; ``bring`` says where local data will be."""
+def _unknown_to_azure(request: JobRequest) -> list[Argument]:
+    """The remote ``path`` parameters that no node could read: they are fetched to this machine and sent from here."""
+    remote = [one for one in request.arguments if one.type is ParameterType.PATH and is_remote(one.given)]
+    return [one for one in remote if urlsplit(one.given).scheme not in _SCHEMES]
+
+
+def _data(request: JobRequest, fetched: Mapping[str, str], bring: Callable[[Path], str]) -> _Data:
+    """What the job reads.
+
+    Args:
+        request: The job.
+        fetched: The local copies of remote ``path`` parameters that Azure ML does not read itself.
+        bring: Says where the workspace has, or will have, a file or folder of this machine.
+    """
 
     def data_of(path: str, kind: str | None, mode: str | None = None) -> JobData:
         if is_remote(path):
@@ -184,9 +204,17 @@ def _inputs(request: JobRequest, bring: Callable[[Path], str]) -> tuple[dict[str
         return JobData(kind or ("uri_folder" if Path(path).is_dir() else "uri_file"), bring(Path(path)), mode)
 
     inputs = {name: data_of(one.path, one.type, one.mode) for name, one in request.config.inputs.items()}
-    places = {}
+    root, names, places = _PLACES.format(hashlib.sha256(request.submission_id.encode()).hexdigest()[:16]), {}, {}
     for argument in request.arguments:
         if argument.type is ParameterType.PATH:
-            name = places[argument.name] = re.sub(r"\W", "_", argument.name)
-            inputs[name] = data_of(argument.given if is_remote(argument.given) else argument.value, None)
-    return inputs, places
+            path = fetched.get(argument.name, argument.given if is_remote(argument.given) else argument.value)
+            name = names[argument.name] = re.sub(r"\W", "_", argument.name)
+            inputs[name] = data_of(path, None)
+            places[argument.name] = f"{root}/{name}/{_last_part(path)}"
+    return _Data(inputs, names, places)
+
+
+def _last_part(path: str) -> str:
+    """The name of a file or folder, by which a program may know what it is."""
+    address = urlsplit(path)
+    return (unquote(address.path) if is_remote(path) else path).rstrip("/").rpartition("/")[2] or "data"

@@ -26,6 +26,7 @@ from .memory import memory_now
 from .node import CannotRun, node_folder
 from .order import ORDER_VARIABLE, JobOrder, LockedEnvironment, MalformedOrder, from_json
 from .packer import Packer
+from .places import link_places
 from .project_files import unpack_code
 from .saying import say
 
@@ -71,7 +72,12 @@ class Job:
         """Run it to its end; returns the exit code."""
         place = ranks.place_of(self.environ)
         self._report = report.JobReport(
-            rank=place.rank, node=place.node, attempt=1, started_at=time.time(), python=platform.python_version()
+            rank=place.rank,
+            node=place.node,
+            attempt=1,
+            started_at=time.time(),
+            python=platform.python_version(),
+            folder=str(self.working),
         )
         packer: Packer | None = None
         try:
@@ -115,6 +121,7 @@ class Job:
             say(_said(order.environment, ready, self._report.python))
         variables = command_variables(order, variables_in(prefix, self.environ) if prefix else self.environ)
         variables.update(dict(one.split("=", 1) for one in self.arguments[1:]))
+        link_places(order.places, variables)
         ours = {ranks.RANK_VARIABLE: str(self._report.rank), ATTEMPT_VARIABLE: str(attempt)}
         if checkpoints is not None:
             ours[CHECKPOINTS_VARIABLE] = str(checkpoints)

@@ -60,6 +60,7 @@ class JobOrder:
         variables: What must hold in the command, whatever Azure ML sets.
         renamed: By its name in the command, the variable of the job that has the value and that the command does not
             get: for secrets under names that Azure ML sets itself, such as ``MLFLOW_TRACKING_TOKEN``.
+        places: Where the command expects inputs; by its place, the variable that says where Azure ML has put one.
         tracking_uri: Where the command tracks; None: in the workspace, as Azure ML sets it.
         run_id: The MLflow run that the command joins; None: the one that Azure ML sets.
         checkpoints: The job's output, mounted for reading and writing, that all attempts share; None: there is none.
@@ -71,6 +72,7 @@ class JobOrder:
     prefix: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
     tracking_uri: str | None = None
     run_id: str | None = None
     checkpoints: str | None = None

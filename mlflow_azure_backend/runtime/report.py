@@ -40,6 +40,7 @@ class JobReport:
         memory_peak: Bytes that the container used at most; None: not known.
         memory_limit: Bytes that it may use; None: not limited, or not known.
         largest_process: Bytes that the largest process below us used at most.
+        folder: The working folder of the command.
         kept: What became of keeping the environment for later jobs, in one line; None: nothing was to be kept.
     """
 
@@ -60,6 +61,7 @@ class JobReport:
     memory_limit: int | None = None
     largest_process: int | None = None
     kept: str | None = None
+    folder: str | None = None
 
     def to_json(self) -> str:
         """The file's text."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -78,7 +77,7 @@ class ResourceManager:
             return self._transport.send(method, f"{self._base}{path}", params=asked, **request)
 
     def located(self) -> WorkspaceReference:
-        """The workspace with the host of its services, which Azure is asked for once in this process.
+        """The workspace with the host of its services, for which Azure is asked.
 
         Raises:
             WorkspaceError: There is no such workspace, or no right to see it.
@@ -86,7 +85,6 @@ class ResourceManager:
         return self.reference if self.reference.host is not None else _located(self)
 
 
-@lru_cache
 def _located(manager: ResourceManager) -> WorkspaceReference:
     found = manager.get("")
     if found is None:

@@ -19,6 +19,7 @@ LOGIN_VARIABLE: Final = "MLFLOW_AZURE_LOGIN"
 _SIGN_IN: Final = (
     f"sign in: az login (or set the AZURE_* variables of a service principal, or {LOGIN_VARIABLE}=browser)"
 )
+_DECIDING: Final = (LOGIN_VARIABLE, "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_USERNAME")
 
 
 def credential(cloud: Cloud, environ: Mapping[str, str]) -> TokenCredential:
@@ -27,26 +28,31 @@ def credential(cloud: Cloud, environ: Mapping[str, str]) -> TokenCredential:
     Raises:
         SignInError: ``MLFLOW_AZURE_LOGIN`` asks for a way to sign in that does not exist.
     """
-    return _credential(cloud, environ.get(LOGIN_VARIABLE, ""))
+    return _credential(cloud, identity_in(environ))
+
+
+def identity_in(environ: Mapping[str, str]) -> tuple[str | None, ...]:
+    """What of the environment decides who we are: another one there is another sign-in."""
+    return tuple(environ.get(name) for name in _DECIDING)
 
 
 def token_source(cloud: Cloud, environ: Mapping[str, str]) -> TokenSource:
     """Tokens for Resource Manager and for the workspace's services, which take the same ones."""
-    return _token_source(cloud, environ.get(LOGIN_VARIABLE, ""))
+    return _token_source(cloud, identity_in(environ))
 
 
 @lru_cache
-def _token_source(cloud: Cloud, login: str) -> TokenSource:
+def _token_source(cloud: Cloud, identity: tuple[str | None, ...]) -> TokenSource:
     last: list[str] = []
 
     def fetch() -> tuple[str, float]:
         from azure.core.exceptions import ClientAuthenticationError
 
         try:
-            token = _credential(cloud, login).get_token(cloud.scope)
+            token = _credential(cloud, identity).get_token(cloud.scope)
             if token.token in last:  # it keeps what it has until it ends, but the service has refused this one
                 _credential.cache_clear()
-                token = _credential(cloud, login).get_token(cloud.scope)
+                token = _credential(cloud, identity).get_token(cloud.scope)
         except ClientAuthenticationError as error:
             raise NoToken(f"Azure gives no token ({_first_line(error.message)}); {_SIGN_IN}") from None
         except SignInError as error:
@@ -58,7 +64,8 @@ def _token_source(cloud: Cloud, login: str) -> TokenSource:
 
 
 @lru_cache
-def _credential(cloud: Cloud, login: str) -> TokenCredential:
+def _credential(cloud: Cloud, identity: tuple[str | None, ...]) -> TokenCredential:
+    login = identity[0] or ""
     logging.getLogger("azure").setLevel(logging.ERROR)  # it warns of each way that it tries in vain
     if login == "":
         from azure.identity import DefaultAzureCredential

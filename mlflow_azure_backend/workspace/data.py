@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from mlflow_azure_backend.errors import ParameterError, WorkspaceError
 from mlflow_azure_backend.runtime.blobs import SignedAddress, put_bytes, size_of
@@ -23,6 +23,8 @@ _FOLDER: Final = "LocalUpload"
 _COMPLETE: Final = "complete"
 """Written when all of a folder is there, beside it."""
 _HOURS: Final = 1
+_UNQUOTABLE: Final = re.compile(r'["$`\\\n]')
+"""What Azure ML would put into a command as it is, and means something there even between double quotes."""
 
 
 def ensure_data(manager: ResourceManager, storage: Transport, source: Path, progress: Callable[[str], None]) -> str:
@@ -38,7 +40,8 @@ def ensure_data(manager: ResourceManager, storage: Transport, source: Path, prog
         ParameterError: It cannot be read.
         WorkspaceError: Refused, or no answer in time.
     """
-    files = dict(_files(source))
+    name = _UNQUOTABLE.sub("_", source.name)
+    files = dict(_files(source, name))
     place = f"{_FOLDER}/{_digest(source, files)[:32]}"
     container = datastore_container(manager, DATASTORE)
     marker = container.within(f"{place}/{_COMPLETE}")
@@ -51,7 +54,7 @@ def ensure_data(manager: ResourceManager, storage: Transport, source: Path, prog
             )
             put_bytes(storage, marker, b"")
     end = "" if source.is_file() else "/"
-    return f"azureml://datastores/{DATASTORE}/paths/{place}/{quote(source.name)}{end}"
+    return f"azureml://datastores/{DATASTORE}/paths/{place}/{name}{end}"
 
 
 def datastore_container(manager: ResourceManager, name: str) -> SignedAddress:
@@ -76,15 +79,15 @@ def datastore_container(manager: ResourceManager, name: str) -> SignedAddress:
     return SignedAddress(signed(), signed)
 
 
-def _files(source: Path) -> Iterator[tuple[str, Path]]:
+def _files(source: Path, root: str) -> Iterator[tuple[str, Path]]:
     """Every file, by its name in the workspace; links are followed, as a program that reads the folder would."""
     if source.is_file():
-        yield source.name, source
+        yield root, source
         return
     for folder, _, names in os.walk(source, followlinks=True):
         for name in names:
             place = Path(folder, name)
-            yield f"{source.name}/{place.relative_to(source).as_posix()}", place
+            yield f"{root}/{place.relative_to(source).as_posix()}", place
 
 
 def _digest(source: Path, files: dict[str, Path]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from mlflow_azure_backend.runtime.report import JobReport, from_json, report_name
 from mlflow_azure_backend.status import STATUS_OF_REASON, JobState, JobStatus, TerminationReason
@@ -15,8 +17,21 @@ _STATUS_CODE: Final = re.compile(r"(?:exited with status code|exit code:?)\s+(\d
 _BY_SIGNAL: Final = 128
 
 
-def ending_of(details: JobDetails, follower: Follower, *, timeout: float | None, cancelled: bool) -> JobState:
-    """The final state of a job that has ended.
+@dataclass(frozen=True, slots=True)
+class JobEnding:
+    """How a job ended.
+
+    Attributes:
+        state: Its final state.
+        facts: What else is known for a diagnosis, in the words of ``outcome.json``.
+    """
+
+    state: JobState
+    facts: Mapping[str, Any]
+
+
+def ending_of(details: JobDetails, follower: Follower, *, timeout: float | None, cancelled: bool) -> JobEnding:
+    """How a job ended that has ended.
 
     Args:
         details: What run history says.
@@ -32,7 +47,7 @@ def ending_of(details: JobDetails, follower: Follower, *, timeout: float | None,
     signal = None if report is None else report.signal
     if signal is None and exit_code is not None and exit_code > _BY_SIGNAL and reason is TerminationReason.SIGNAL:
         signal = exit_code - _BY_SIGNAL
-    return JobState(
+    state = JobState(
         STATUS_OF_REASON[reason],
         reason,
         exit_code=exit_code,
@@ -41,6 +56,17 @@ def ending_of(details: JobDetails, follower: Follower, *, timeout: float | None,
         ended_at=details.ended_at if report is None or report.ended_at is None else report.ended_at,
         message=_message(details, report, reason),
     )
+    return JobEnding(state, {} if report is None else _facts(report))
+
+
+def _facts(report: JobReport) -> dict[str, Any]:
+    return {
+        "job_folder": report.folder,
+        "oom": bool(report.oom_kills),
+        "memory_limit": report.memory_limit,
+        "memory_peak": report.memory_peak,
+        "max_rss": report.largest_process,
+    }
 
 
 def _report(follower: Follower) -> JobReport | None:

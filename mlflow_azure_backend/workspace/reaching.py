@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 from mlflow_azure_backend.runtime.clouds import Cloud
 from mlflow_azure_backend.runtime.reference import WorkspaceReference
 from mlflow_azure_backend.runtime.session import Session, session_given, shared_session
-from mlflow_azure_backend.workspace.credentials import LOGIN_VARIABLE, token_source
+from mlflow_azure_backend.workspace.credentials import identity_in, token_source
 from mlflow_azure_backend.workspace.finding import cloud_of, find_workspace
 
 
@@ -34,17 +33,25 @@ def session_with(reference: WorkspaceReference, environ: Mapping[str, str]) -> S
         WorkspaceError: Azure does not say where the workspace is.
     """
     cloud = cloud_of(reference, environ)
-    login = environ.get(LOGIN_VARIABLE, "")
-    located = reference if reference.host is not None else _located(reference, cloud, login)
+    identity = identity_in(environ)
+    located = reference if reference.host is not None else located_in(reference, cloud, environ)
     given = session_given(located, environ)
     if given is not None:
         return given
-    return shared_session(located, login, lambda: token_source(cloud_of(located, environ), environ))
+    return shared_session(located, identity, lambda: token_source(cloud_of(located, environ), environ))
 
 
-@lru_cache
-def _located(reference: WorkspaceReference, cloud: Cloud, login: str) -> WorkspaceReference:
-    """The workspace with the host of its services, which Azure is asked for once in this process."""
+def located_in(reference: WorkspaceReference, cloud: Cloud, environ: Mapping[str, str]) -> WorkspaceReference:
+    """The workspace with the host of its services, which Azure is asked for once in this process.
+
+    Raises:
+        WorkspaceError: Azure does not say where the workspace is.
+    """
     from mlflow_azure_backend.workspace.arm import ResourceManager
 
-    return ResourceManager(reference, cloud, {LOGIN_VARIABLE: login}).located()
+    if reference not in _hosts:
+        _hosts[reference] = ResourceManager(reference, cloud, environ).located()
+    return _hosts[reference]
+
+
+_hosts: dict[WorkspaceReference, WorkspaceReference] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,26 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
+from mlflow_azure_backend.emulator import EmulatorServer
 from mlflow_azure_backend.submitted_run import AzureSubmittedRun
+from mlflow_azure_backend.workspace.access import manager_of
+from mlflow_azure_backend.workspace.finding import find_workspace
 
-TARGETS = ["local", pytest.param("docker", marks=pytest.mark.docker)]
+TARGETS = ["local", pytest.param("docker", marks=pytest.mark.docker), "cluster"]
 Launch = Callable[..., AzureSubmittedRun]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what a target cannot have; the marker says why, and ``test_cluster.py`` what holds there instead."""
+    left_out = [item for item in items if (mark := item.get_closest_marker("not_on")) and _compute(item) in mark.args]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _compute(item: pytest.Item) -> Any:
+    return (
+        item.callspec.params.get("compute") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
 
 
 @pytest.fixture(params=TARGETS)
@@ -29,7 +46,26 @@ def target_config(compute: str, request: pytest.FixtureRequest) -> dict[str, Any
     if compute == "docker":
         config: dict[str, Any] = request.getfixturevalue("own_python_in_docker")
         return config
+    if compute == "cluster":
+        return {"compute": "serverless", "environment": request.getfixturevalue("workspace_environment")}
     return {"compute": compute}
+
+
+@pytest.fixture
+def workspace_environment(emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Leads this process to the emulated workspace; an environment there that has MLflow's client."""
+    for name, value in emulator.environment(os.environ).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CI", raising=False)  # there Ctrl-C cancels, and a client that dies leaves nothing
+    reference = find_workspace(None, emulator.tracking_uri, Path(), os.environ)
+    manager = manager_of(reference, os.environ)
+    path = "/environments/contract/versions/1"
+    if manager.get(path) is None:
+        conda = f"dependencies: [python=3.11, pip, {{pip: [mlflow-skinny=={mlflow.__version__}]}}]"
+        manager.put(
+            path, {"properties": {"image": "mcr.microsoft.com/azureml/openmpi5.0-ubuntu24.04", "condaFile": conda}}
+        )
+    return "azureml:contract:1"
 
 
 @pytest.fixture

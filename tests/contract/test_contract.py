@@ -67,6 +67,7 @@ def test_the_exit_code_beats_what_the_program_said(write_project: Write, launch:
     assert only_run().data.tags["mlflow_azure.exit_code"] == "7"
 
 
+@pytest.mark.not_on("cluster", reason="the workspace itself says how a run of a job ended")
 def test_a_program_that_says_failed_and_exits_with_0_stays_failed(
     write_project: Write, launch: Launch, only_run: OnlyRun, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +143,7 @@ def test_the_run_says_what_it_was_made_from(write_project: Write, launch: Launch
     assert run.data.tags["mlflow.project.backend"] == "azureml"
 
 
+@pytest.mark.not_on("cluster", reason="everybody who sees a job in a workspace sees its variables: refused")
 def test_a_secret_reaches_the_job_and_nothing_else(
     write_project: Write, launch: Launch, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +188,7 @@ def test_wait_in_two_threads_ends_once(write_project: Write, launch: Launch) -> 
     assert results == [True, True]
 
 
+@pytest.mark.not_on("cluster", reason="a job there sees copies of our files, and cannot be led by them")
 def test_everybody_who_follows_sees_each_line_when_it_is_written(
     write_project: Write, launch: Launch, tmp_path: Path
 ) -> None:
@@ -320,7 +323,7 @@ def test_the_job_can_run_from_its_snapshot(write_project: Write, launch: Launch,
         }
     )
     submitted = launch(folder, {"workdir": "snapshot"})
-    assert "".join(submitted.logs()) == "MLproject\n"
+    assert "".join(submitted.logs()).replace("logs\n", "") == "MLproject\n"  # Azure ML's jobs have ./logs
     assert [item.path for item in mlflow.MlflowClient().list_artifacts(submitted.run_id, "outputs")] == [
         "outputs/new.txt"
     ]

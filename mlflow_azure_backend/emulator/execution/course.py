@@ -128,7 +128,7 @@ class Execution:
         self.world.jobs.move(self.job.name, "Running")
         # Where logs of later attempts are is inferred from what clients of Azure's clusters look for.
         logs = f"{self.job.artifacts}user_logs/" + (f"retry_{number - 1:03}/" if number > 1 else "")
-        variables = {**environment.variables, **runtime_variables(self.world, self.job, data.outputs)}
+        variables = {**environment.variables, **runtime_variables(self.world, self.job, data.variables)}
         starts = [
             Start(["/bin/bash", "-c", command], workings[rank.node], {**rank.variables, **variables}, logs + rank.log)
             for rank in ranks

@@ -32,13 +32,13 @@ class JobData:
         world: Has the storage account and the assets.
         job: The job.
         folder: Where its data is while it runs.
-        outputs: What ``AZURE_ML_OUTPUT_NAME`` is for each named output, once `fetch` has made its place.
+        variables: ``AZURE_ML_INPUT_NAME`` and ``AZURE_ML_OUTPUT_NAME``, once `fetch` has made their places.
     """
 
     world: World
     job: Job
     folder: Path
-    outputs: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
     _mounts: list[Mount] = field(default_factory=list)
 
     async def fetch_code(self, folder: Path) -> None:
@@ -63,11 +63,13 @@ class JobData:
         for name, asked in (self.job.properties.get("inputs") or {}).items():
             try:
                 values[f"inputs.{name}"] = await self._input(name, asked)
+                if asked["jobInputType"] != "literal":
+                    self.variables[f"AZURE_ML_INPUT_{name}"] = values[f"inputs.{name}"]
             except Refused as error:
                 raise Refused(f"input {name}: {error}") from None
         for name, asked in self._named_outputs().items():
             try:
-                self.outputs[name] = values[f"outputs.{name}"] = await self._output(name, asked)
+                self.variables[f"AZURE_ML_OUTPUT_{name}"] = values[f"outputs.{name}"] = await self._output(name, asked)
             except Refused as error:
                 raise Refused(f"output {name}: {error}") from None
         return values

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from mlflow_azure_backend.emulator.world import World
 
 
-def runtime_variables(world: World, job: Job, outputs: Mapping[str, str]) -> dict[str, str]:
+def runtime_variables(world: World, job: Job, data: Mapping[str, str]) -> dict[str, str]:
     """What every rank of a job gets, the job's own ``environmentVariables`` last.
 
     Args:
         world: The emulator; its proxy and authorities are how a job reaches the service.
         job: The job.
-        outputs: Where each named output is to be written.
+        data: Where each input is and each named output is to be written. That inputs have variables, too, is known from
+            programs in public repositories that read them.
     """
     settings = world.settings
     lifetime = timedelta(seconds=settings.run_token_lifetime)
@@ -45,7 +46,7 @@ def runtime_variables(world: World, job: Job, outputs: Mapping[str, str]) -> dic
         "AZUREML_ARM_PROJECT_NAME": job.experiment,
         "AZUREML_EXPERIMENT_ID": experiment,
         "AZUREML_SERVICE_ENDPOINT": f"https://{settings.api_host}",
-        **{f"AZURE_ML_OUTPUT_{name}": place for name, place in outputs.items()},
+        **data,
         **(job.properties.get("environmentVariables") or {}),
     }
 
