@@ -238,11 +238,21 @@ class Storage:
         """Delete a blob where there is one."""
         await self._ask("DELETE", _path(container, blob), {})
 
-    async def names(self, container: str, prefix: str = "") -> AsyncIterator[tuple[str, str]]:
-        """Names and etags of the blobs whose name starts with ``prefix``, in order."""
-        marker = ""
+    async def names(
+        self, container: str, prefix: str = "", *, after: str = "", few: int | None = None
+    ) -> AsyncIterator[tuple[str, str]]:
+        """Names and etags of the blobs whose name starts with ``prefix``, in order.
+
+        Args:
+            container: A container's name.
+            prefix: What the names start with.
+            after: Only of the names after this one, which is what Azurite's markers are.
+            few: How many are asked for at a time; None: as many as Azurite gives.
+        """
+        marker = after
+        size = {} if few is None else {"maxresults": str(few)}
         while True:
-            query = {"restype": "container", "comp": "list", "prefix": prefix, "marker": marker}
+            query = {"restype": "container", "comp": "list", "prefix": prefix, "marker": marker, **size}
             status, told = await self._ask("GET", f"/{container}", query)
             if status == 404:
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -93,20 +92,20 @@ async def list_artifacts(call: Call) -> Answer:
     """What was written, a page at a time; ``path`` leaves what is below it."""
     origin, container = await _place(call)
     below = call.query.get("path", "").strip("/")
-    names = [
-        name
-        async for name in _names(call, origin, container)
-        if not below or name == below or name.startswith(f"{below}/")
-    ]
-    return _page(call, names, lambda name: _artifact(origin, container, name))
+
+    def wanted(name: str) -> bool:
+        return not below or name == below or name.startswith(f"{below}/")
+
+    return await _page(call, origin, container, below, wanted, lambda name: _artifact(origin, container, name))
 
 
 async def prefix_content(call: Call) -> Answer:
     """Addresses to read all that is below a path, a page at a time."""
     origin, container = await _place(call)
     prefix = call.query.get("path", "")
-    names = [name async for name in _names(call, origin, container) if name.startswith(prefix)]
-    return _page(call, names, lambda name: _content(call, origin, container, name, "r"))
+    return await _page(
+        call, origin, container, prefix, lambda _: True, lambda name: _content(call, origin, container, name, "r")
+    )
 
 
 async def content(call: Call) -> Answer:
@@ -166,9 +165,13 @@ def _paths(call: Call) -> list[str]:
     return [str(one) for one in paths]
 
 
-async def _names(call: Call, origin: str, container: str, prefix: str = "") -> AsyncIterator[str]:
+async def _names(
+    call: Call, origin: str, container: str, prefix: str = "", after: str = "", few: int | None = None
+) -> AsyncIterator[str]:
+    """Names of artifacts in order; of those after ``after``, and asked for ``few`` at a time."""
     folder = f"{origin}/{container}/"
-    async for name, _ in call.world.storage.names(ARTIFACTS, folder + prefix):
+    start = folder + after if after else ""
+    async for name, _ in call.world.storage.names(ARTIFACTS, folder + prefix, after=start, few=few):
         yield name.removeprefix(folder)
 
 
@@ -192,11 +195,22 @@ def _content(call: Call, origin: str, container: str, path: str, permissions: st
     return {"contentUri": uri, "origin": origin, "container": container, "path": path, "tags": {}}
 
 
-def _page(call: Call, names: list[str], make: Callable[[str], dict[str, Any]]) -> Answer:
-    after = call.query.get("continuationToken")
-    start = 0 if after is None else bisect.bisect_right(names, after)
-    page = names[start : start + _PAGE]
-    token = page[-1] if start + _PAGE < len(names) else None
+async def _page(
+    call: Call,
+    origin: str,
+    container: str,
+    prefix: str,
+    wanted: Callable[[str], bool],
+    make: Callable[[str], dict[str, Any]],
+) -> Answer:
+    names: list[str] = []
+    after = call.query.get("continuationToken", "")
+    async for name in _names(call, origin, container, prefix, after, _PAGE + 1):
+        names += [name] * wanted(name)
+        if len(names) > _PAGE:
+            break
+    page = names[:_PAGE]
+    token = page[-1] if len(names) > _PAGE else None
     link = None
     if token is not None:
         query = {**call.query, "continuationToken": token}
