@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.benchmarks import (
     artifacts,
     containers,
+    emulated_workspace,
     environments,
     local_runs,
     long_journal,
@@ -33,6 +34,7 @@ CASES = {
     **long_journal.CASES,
     **containers.CASES,
     **artifacts.CASES,
+    **emulated_workspace.CASES,
 }
 """What measures each goal, by its id."""
 
