@@ -1,7 +1,8 @@
-"""Our backend for built environments: a zip that MLflow finds on PYTHONPATH and that hands over to this interpreter.
+"""Our doors for built environments: a zip that MLflow finds on PYTHONPATH, and that asks this interpreter for the rest.
 
 The project's environment holds what the project asked for and nothing else, so this package and its dependencies cannot
-be put there. A zip with one file and its metadata can be laid beside it, and serves every Python and every MLflow.
+be put there. A zip can be laid beside it, and serves every Python and every MLflow: its project backend hands over to
+this interpreter, and what answers for ``azureml://`` is what travels into jobs of a workspace.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from mlflow_azure_backend import __version__
 from mlflow_azure_backend.environment.cache import private_folder
 from mlflow_azure_backend.files import write_durably
+from mlflow_azure_backend.runtime import doors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +29,8 @@ _DISTRIBUTION: Final = "mlflow-azure-backend"
 _MODULE: Final = "mlflow_azure_delegate"
 _PYTHON_VARIABLE: Final = "MLFLOW_AZURE_PYTHON"
 """``delegate.PYTHON_VARIABLE``; that file stands apart, for it imports MLflow."""
-_ENTRY_POINTS: Final = f"""[mlflow.project_backend]
+_RUNTIME: Final = "mlflow_azure_runtime"
+_ENTRY_POINTS: Final = f"""{doors.entry_points(_RUNTIME)}[mlflow.project_backend]
 azureml = {_MODULE}:DelegatingBackend
 azure = {_MODULE}:DelegatingBackend
 """
@@ -65,7 +68,9 @@ def _ensure_zip(folder: Path) -> Path:
 def _zip() -> bytes:
     """The same bytes for the same version of this package."""
     metadata = f"{_MODULE}-{__version__}.dist-info"
+    travelling = {f"{_RUNTIME}/{path.name}": path for path in sorted(Path(doors.__file__).parent.glob("*.py"))}
     files = {
+        **{name: path.read_text(encoding="utf-8") for name, path in travelling.items()},
         f"{_MODULE}.py": (Path(__file__).parent.parent / "delegate.py").read_text(encoding="utf-8"),
         f"{metadata}/METADATA": f"Metadata-Version: 2.1\nName: {_MODULE}\nVersion: {__version__}\n",
         f"{metadata}/entry_points.txt": _ENTRY_POINTS,

@@ -10,6 +10,20 @@ if TYPE_CHECKING:
     from .tracking import WorkspaceTrackingStore
 
 
+ENTRY_POINTS = {
+    "mlflow.tracking_store": "tracking_store",
+    "mlflow.model_registry_store": "model_registry_store",
+    "mlflow.artifact_repository": "artifact_repository",
+}
+"""By MLflow's group, what here answers for ``azureml://``."""
+
+
+def entry_points(package: str) -> str:
+    """These doors as the ``entry_points.txt`` of a distribution names them, in which this room is ``package``."""
+    doors = [(group, door) for group, door in ENTRY_POINTS.items() if door in globals()]
+    return "".join(f"[{group}]\nazureml = {package}.doors:{door}\n\n" for group, door in doors)
+
+
 def tracking_store(store_uri: str, artifact_uri: str | None = None, **_newer: Any) -> WorkspaceTrackingStore:
     """MLflow's tracking store for ``azureml``.
 

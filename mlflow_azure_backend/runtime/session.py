@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from .clouds import PUBLIC, cloud_of_host
+from .host_token import token_of_host
 from .reference import MalformedReference, WorkspaceReference, from_tracking_uri, from_variables
 from .run_token import own_run, token_given
 from .tokens import TokenSource
@@ -69,8 +71,12 @@ def session_in_job(uri: str, environ: Mapping[str, str]) -> Session:
     Raises:
         MalformedReference: Nothing names a workspace, or there is no token to ask it with.
     """
-    session = session_given(reference_in_job(uri, environ), environ)
+    reference = reference_in_job(uri, environ)
+    session = session_given(reference, environ)
     if session is None:
+        tokens = token_of_host(cloud_of_host(str(reference.host)) or PUBLIC, environ)
+        if tokens is not None:
+            return shared_session(reference, "host", lambda: tokens)
         raise MalformedReference(
             "this job has no token for the workspace (MLFLOW_TRACKING_TOKEN); "
             "to sign in instead, add mlflow-azure-backend to the project's environment"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mlflow_azure_backend.errors import SignInError
-from mlflow_azure_backend.runtime.clouds import Cloud
-from mlflow_azure_backend.runtime.tokens import NoToken, RenewedToken, TokenSource
+from mlflow_azure_backend.runtime.clouds import PUBLIC, Cloud, cloud_named
+from mlflow_azure_backend.runtime.tokens import NoToken, RenewedToken
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -36,13 +39,13 @@ def identity_in(environ: Mapping[str, str]) -> tuple[str | None, ...]:
     return tuple(environ.get(name) for name in _DECIDING)
 
 
-def token_source(cloud: Cloud, environ: Mapping[str, str]) -> TokenSource:
+def token_source(cloud: Cloud, environ: Mapping[str, str]) -> RenewedToken:
     """Tokens for Resource Manager and for the workspace's services, which take the same ones."""
     return _token_source(cloud, identity_in(environ))
 
 
 @lru_cache
-def _token_source(cloud: Cloud, identity: tuple[str | None, ...]) -> TokenSource:
+def _token_source(cloud: Cloud, identity: tuple[str | None, ...]) -> RenewedToken:
     last: list[str] = []
 
     def fetch() -> tuple[str, float]:
@@ -80,6 +83,16 @@ def _credential(cloud: Cloud, identity: tuple[str | None, ...]) -> TokenCredenti
 
         return DeviceCodeCredential(authority=cloud.login)
     raise SignInError(f"{login!r} is no way to sign in", where=LOGIN_VARIABLE, next_step="set browser or device_code")
+
+
+def main(cloud: str) -> None:
+    """Print a token, for a job whose environment cannot get one (``runtime/host_token.py``), or why there is none."""
+    try:
+        source = token_source(cloud_named(cloud) or PUBLIC, os.environ)
+        answer: dict[str, object] = {"token": source.token(), "ends": source.renewed_at}
+    except NoToken as error:
+        answer = {"problem": str(error)}
+    sys.stdout.write(json.dumps(answer))
 
 
 def _first_line(message: str) -> str:

@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 RUNTIME_FILE: Final = f"{FOLDER}/runtime.zip"
 _PACKAGE: Final = "mlflow_azure_runtime"
-_DOORS: Final = {
-    "mlflow.tracking_store": "tracking_store",
-    "mlflow.model_registry_store": "model_registry_store",
-    "mlflow.artifact_repository": "artifact_repository",
-}
-"""By MLflow's group, what in ``doors.py`` answers for ``azureml://`` in a job."""
 _MAIN: Final = f"""import sys
 if sys.version_info < (3, 8):
     sys.exit("mlflow-azure: this image's python3 is %d.%d, and a job needs 3.8 or newer; name another image"
@@ -113,9 +107,7 @@ def runtime_zip() -> bytes:
     files |= {
         "__main__.py": _MAIN,
         f"{metadata}/METADATA": f"Metadata-Version: 2.1\nName: {_PACKAGE}\nVersion: {__version__}\n",
-        f"{metadata}/entry_points.txt": "".join(
-            f"[{group}]\nazureml = {_PACKAGE}.doors:{door}\n\n" for group, door in _DOORS.items()
-        ),
+        f"{metadata}/entry_points.txt": doors.entry_points(_PACKAGE),
     }
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # zlib's bytes differ between its versions
