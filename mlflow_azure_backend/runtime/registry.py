@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel
-from mlflow.exceptions import RestException
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.model_registry.rest_store import RestStore
 
 from .mlflow_api import MARK, MlflowApi, ServiceRefusal
@@ -25,6 +30,7 @@ class WorkspaceModelRegistryStore(RestStore):
     """
 
     def __init__(self, session: Session) -> None:
+        self._session = session
         self.api = MlflowApi(session)
         self._runs = WorkspaceTrackingStore(session)
         super().__init__(self.api.credentials)
@@ -67,12 +73,16 @@ class WorkspaceModelRegistryStore(RestStore):
     ) -> ModelVersion:
         """Make a version: one, also when the answer is lost.
 
-        A model that is kept among its run's artifacts is registered from there.
+        A model that is kept among its run's artifacts is registered from there; one on this machine is uploaded first.
+
+        Raises:
+            MlflowException: Refused; or a folder of this machine holds no model.
         """
         place = run_and_name(model_id or (source[len(_MODELS) :] if source.startswith(_MODELS) else None))
         if place is not None:
             run_id, folder = place
             source, model_id = f"{self._runs.get_run(run_id).info.artifact_uri}/{folder}", None
+        source = self._reachable(source)
         mark = ModelVersionTag(MARK, uuid.uuid4().hex)
         newer = {} if model_id is None else {"model_id": model_id}
 
@@ -86,3 +96,23 @@ class WorkspaceModelRegistryStore(RestStore):
             return next((one for one in versions if one.tags.get(mark.key) == mark.value), None)
 
         return self.api.create_once(create, find)
+
+    def _reachable(self, source: str) -> str:
+        """Where the workspace finds a model; a folder of this machine goes to its storage, as by azureml-mlflow."""
+        address = urlsplit(source)
+        if address.scheme not in ("", "file"):
+            return source
+        folder = Path(url2pathname(address.path) if address.scheme else source)
+        if not (folder / "MLmodel").is_file():
+            raise MlflowException(
+                f"{str(folder)!r} has no MLmodel file; register a folder that save_model has written",
+                INVALID_PARAMETER_VALUE,
+            )
+        from .artifacts import WorkspaceArtifactRepository
+
+        place = f"azureml://artifacts/LocalUpload/{time.strftime('%y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
+        name = folder.resolve().name
+        WorkspaceArtifactRepository(place, lambda _: self._session, self._session.reference.tracking_uri).log_artifacts(
+            str(folder), name
+        )
+        return f"{place}/{name}"

@@ -144,7 +144,7 @@ class RunModels(_Base):
         if place is None:
             super().delete_logged_model_tag(model_id, key)
         else:
-            self.delete_tag(place[0], f"{_TAGS}{place[1]}.{key}")
+            self.delete_tag(place[0], f"{_prefix(place[1])}{key}")
 
     def delete_logged_model(self, model_id: str) -> None:
         """Delete a model.
@@ -197,12 +197,18 @@ def _not_ours(models: Iterable[Any]) -> list[Any]:
     return [one for one in models if run_and_name(one.model_id) is None]
 
 
+def _prefix(name: str) -> str:
+    """What the tags of a model begin with: each character that a tag's name may not have, by its number."""
+    plain = (one if one.isascii() and (one.isalnum() or one in " -") else f"_{ord(one):x}_" for one in name)
+    return f"{_TAGS}{''.join(plain)}."
+
+
 def _run_tags(name: str, tags: Mapping[str, str]) -> list[RunTag]:
-    return [RunTag(f"{_TAGS}{name}.{key}", value) for key, value in tags.items()]
+    return [RunTag(f"{_prefix(name)}{key}", value) for key, value in tags.items()]
 
 
 def _model_tags(name: str, run: Run) -> dict[str, str]:
-    prefix = f"{_TAGS}{name}."
+    prefix = _prefix(name)
     return {key[len(prefix) :]: value for key, value in run.data.tags.items() if key.startswith(prefix)}
 
 

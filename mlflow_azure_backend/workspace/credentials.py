@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 LOGIN_VARIABLE: Final = "MLFLOW_AZURE_LOGIN"
 """Asks for an interactive sign-in: ``browser``, or ``device_code`` where there is no browser."""
+_NOT_TRIED: Final = ("unavailable", "not found", "not installed", "not be found", "requires the", "is required")
+"""In what azure-identity says of a way to sign in that this machine does not have."""
 _SIGN_IN: Final = (
     f"sign in: az login (or set the AZURE_* variables of a service principal, or {LOGIN_VARIABLE}=browser)"
 )
@@ -96,7 +99,10 @@ def main(cloud: str) -> None:
 
 
 def _first_line(message: str) -> str:
-    """The cause in azure-identity's message, which lists what each credential said on a line of its own."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    refused = [line for line in lines if "AADSTS" in line]
-    return " ".join((refused or lines or ["without a word"])[0].split())[:300]
+    """The cause in azure-identity's message, which lists what each way to sign in said on a line of its own."""
+    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
+    tried = [line for line in lines if re.match(r"\w+Credential: ", line)]
+    refused = [line for line in tried if not any(words in line for words in _NOT_TRIED)]
+    if tried and not refused:
+        return "nobody is signed in, and no variable names an identity"
+    return (refused or lines or ["without a word"])[0][:300]
