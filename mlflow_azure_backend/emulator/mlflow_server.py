@@ -62,6 +62,17 @@ class WorkspaceStore(SqlAlchemyStore):
         """Find an experiment; one with a slash in its name is not found, as in Azure (azure-sdk-for-python#45209)."""
         return None if "/" in experiment_name else super().get_experiment_by_name(experiment_name)
 
+    def create_logged_model(self, *arguments: Any, **options: Any) -> Any:
+        """Make a model of MLflow 3, where the setting gives them; its artifacts are in a container of its own."""
+        from mlflow.store.tracking.dbmodels.models import SqlLoggedModel
+
+        model = super().create_logged_model(*arguments, **options)
+        with self._writing() as session:
+            session.get(
+                SqlLoggedModel, model.model_id
+            ).artifact_location = f"azureml://artifacts/LoggedModel/{model.model_id}"
+        return self.get_logged_model(model.model_id)
+
     def update_run_info(self, run_id: str, run_status: Any, end_time: int | None, run_name: str | None) -> Any:
         """Change a run; the status of a job's run is the job's, whatever its code reports."""
         if self._is_job(run_id):

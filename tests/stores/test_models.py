@@ -168,7 +168,7 @@ import json, mlflow, mlflow.sklearn
 from sklearn.linear_model import LinearRegression
 with mlflow.start_run() as run:
     logged = mlflow.sklearn.log_model(LinearRegression().fit([[0.0], [1.0]], [0, 1]), name="model")
-found = mlflow.search_logged_models(experiment_ids=[run.info.experiment_id], output_type="list")
+found = mlflow.MlflowClient().search_logged_models([run.info.experiment_id])
 print(json.dumps([logged.model_id, [one.model_id for one in found], float(mlflow.pyfunc.load_model(logged.model_uri).predict([[2.0]])[0])]))
 """
     with EmulatorServer(outside=False, logged_models=True) as other:
