@@ -20,8 +20,7 @@ ENTRY_POINTS = {
 
 def entry_points(package: str) -> str:
     """These doors as the ``entry_points.txt`` of a distribution names them, in which this room is ``package``."""
-    doors = [(group, door) for group, door in ENTRY_POINTS.items() if door in globals()]
-    return "".join(f"[{group}]\nazureml = {package}.doors:{door}\n\n" for group, door in doors)
+    return "".join(f"[{group}]\nazureml = {package}.doors:{door}\n\n" for group, door in ENTRY_POINTS.items())
 
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None, **_newer: Any) -> WorkspaceTrackingStore:

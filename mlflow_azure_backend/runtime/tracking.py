@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,6 +20,9 @@ from .run_models import RunModels
 from .run_token import own_run
 from .session import Session
 
+_LINKS = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+_OURS = "tRUE"
+"""True, as nobody else writes it."""
 _ROUTES = extract_api_info_for_service(MlflowService, _REST_API_PATH_PREFIX)
 
 
@@ -31,6 +35,8 @@ class WorkspaceTrackingStore(RunModels, RestStore):
 
     def __init__(self, session: Session) -> None:
         self.api = MlflowApi(session)
+        self._reference = session.reference
+        _take_over_links()
         super().__init__(self.api.credentials)
 
     def _call_endpoint(
@@ -102,7 +108,10 @@ class WorkspaceTrackingStore(RunModels, RestStore):
     def update_run_info(self, run_id: str, run_status: Any, end_time: int | None, run_name: str | None) -> Any:
         """Change a run; not the status of the run that this process carries out as a job: that is the job's."""
         if run_id != own_run(os.environ):
-            return super().update_run_info(run_id, run_status, end_time, run_name)
+            info = super().update_run_info(run_id, run_status, end_time, run_name)
+            if end_time is not None and _shows_links():
+                sys.stdout.write(f"🏃 View run {info.run_name} at: {self._reference.studio_page(run_id)}\n")
+            return info
         if run_name is not None:
             return super().update_run_info(run_id, None, None, run_name)
         return self.get_run(run_id).info
@@ -119,3 +128,14 @@ class WorkspaceTrackingStore(RunModels, RestStore):
             return True if str(mlflow_model.model_uuid) in noted else None
 
         self.api.create_once(record, find)
+
+
+def _take_over_links() -> None:
+    """Keep MLflow from printing a link of a run that has ended: it would lead into the API, not to a page."""
+    if os.environ.get(_LINKS) is None:
+        os.environ[_LINKS] = _OURS
+
+
+def _shows_links() -> bool:
+    """Whether the user wants links; the variable's value tells ours from the user's."""
+    return os.environ.get(_LINKS) == _OURS

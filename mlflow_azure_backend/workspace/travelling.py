@@ -19,6 +19,7 @@ from mlflow_azure_backend import __version__, runtime
 from mlflow_azure_backend.environment import installing
 from mlflow_azure_backend.environment.indexes import has_credentials
 from mlflow_azure_backend.errors import EnvironmentUnavailable
+from mlflow_azure_backend.runtime import doors
 from mlflow_azure_backend.runtime.order import FOLDER, LockedEnvironment
 
 if TYPE_CHECKING:

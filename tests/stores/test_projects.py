@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import ExecutionException
 
 from mlflow_azure_backend.emulator import EmulatorServer
+from mlflow_azure_backend.runtime.reference import from_tracking_uri
 from tests.conftest import Write
 
 MLPROJECT = """
@@ -68,7 +69,10 @@ def test_the_scenario_of_the_mission(
     paths = {one.path for one in client.list_artifacts(run.info.run_id)}
     assert "plot.txt" in paths
     assert text(run, "outputs/model.txt") == "a model"
-    assert text(run, "logs/std_log.txt") == "alpha 0.3 \u2603\n"
+    page = from_tracking_uri(workspace.tracking_uri).studio_page(run.info.run_id)
+    log = text(run, "logs/std_log.txt").splitlines()
+    assert log[0] == "alpha 0.3 \u2603"
+    assert log[1:] == [f"🏃 View run {run.info.run_name} at: {page}"]
     kept = {one.path for one in client.list_artifacts(run.info.run_id, "snapshot")}
     assert {"snapshot/snapshot.tar.zst", "snapshot/order.json"} <= kept, kept
     assert "alpha 0.3 \u2603" in capfd.readouterr().out
