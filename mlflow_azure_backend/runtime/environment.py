@@ -17,12 +17,11 @@ from pathlib import Path
 
 from .activation import activated
 from .installation import Installation
-from .keeping import Unusable, unpack
+from .keeping import NODE_MARKER, Unusable, unpack
 from .node import CannotRun, alone, node_folder
 from .order import LockedEnvironment
 from .saying import say
 
-_MARKER = ".mlflow-azure-environment"
 _GIVES_WAY = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHONHOME", "__PYVENV_LAUNCHER__"})
 
 
@@ -59,14 +58,14 @@ def ensure(order: LockedEnvironment, *, files: Path, kept: Path | None, environ:
     prefix.parent.mkdir(mode=0o700, exist_ok=True)
     with alone(prefix.with_name(f"{prefix.name}.lock")) as held:
         if _is_whole(prefix, order.key):
-            source = "node"
-        elif kept is not None and _unpacked(kept, prefix, order.key):
+            return Ready(prefix, "node", time.monotonic() - begun)
+        if kept is not None and _unpacked(kept, prefix, order.key):
             source = "kept"
         else:
             _remove(prefix)
             Installation(order, files, node, held, environ).install(prefix)
             source = "installed"
-        (prefix / _MARKER).write_text(_marker(prefix, order.key), encoding="utf-8")
+        (prefix / NODE_MARKER).write_text(_marker(prefix, order.key), encoding="utf-8")
     return Ready(prefix, source, time.monotonic() - begun)
 
 
@@ -105,7 +104,7 @@ def _unpacked(kept: Path, prefix: Path, key: str) -> bool:
 
 def _is_whole(prefix: Path, key: str) -> bool:
     try:
-        return (prefix / _MARKER).read_text(encoding="utf-8") == _marker(prefix, key)
+        return (prefix / NODE_MARKER).read_text(encoding="utf-8") == _marker(prefix, key)
     except OSError:
         return False
 
@@ -120,7 +119,7 @@ def _remove(prefix: Path) -> None:
         if prefix.is_symlink() or prefix.is_file():
             prefix.unlink()
         elif prefix.exists():
-            marker = prefix / _MARKER
+            marker = prefix / NODE_MARKER
             if marker.is_file():
                 marker.unlink()
             shutil.rmtree(str(prefix))

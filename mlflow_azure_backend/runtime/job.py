@@ -85,9 +85,11 @@ class Job:
                 order = self._order()
                 ready, variables = self._prepare(order)
                 packer = self._packer(order.environment, ready)
-        except CannotRun as problem:
-            say(str(problem), error=True)
-            return self._end(exit_code=_FAILED, problem=str(problem))
+        except (CannotRun, OSError) as error:
+            disk = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            problem = f"this node's disk refuses: {disk}" if disk else str(error)
+            say(problem, error=True)
+            return self._end(exit_code=_FAILED, problem=problem)
         except Stopped as stop:
             return self._end(
                 exit_code=128 + stop.signal, stopped_by=stop.signal, problem="ended before the command ran"

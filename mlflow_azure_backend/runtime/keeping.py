@@ -29,6 +29,8 @@ from typing import IO, Any
 from .archives import DAMAGED, extract
 
 MARKER = "complete.json"
+NODE_MARKER = ".mlflow-azure-environment"
+"""In a prefix: that it is whole on this node. It is not packed: nothing that is being unpacked may pass for whole."""
 _CHUNK = 1 << 20
 
 
@@ -68,7 +70,9 @@ def unpack(folder: Path, prefix: Path, key: str) -> bool:
 
 def listing(prefix: Path) -> dict[str, tuple[int, ...]]:
     """What is in a prefix now: by its path there, what tells whether a file is still the same."""
-    return {os.path.relpath(path, str(prefix)): _identity(found) for path, found in _walk(str(prefix))}
+    found = {os.path.relpath(path, str(prefix)): _identity(status) for path, status in _walk(str(prefix))}
+    found.pop(NODE_MARKER, None)
+    return found
 
 
 def pack(prefix: Path, listed: dict[str, tuple[int, ...]], folder: Path, key: str, scratch: Path) -> int:

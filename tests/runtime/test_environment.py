@@ -109,6 +109,8 @@ def test_the_ranks_of_a_node_install_it_once(node: Node, order: JobOrder) -> Non
     ]
     assert [one.code for one in done] == [0, 0, 0], done
     assert sorted(map(source_of, done)) == ["installed", "was on the node", "was on the node"]
+    kept = [str(told.kept) for told in map(node.report, range(3)) if told.environment == "installed"]
+    assert kept[0].startswith("kept in "), kept
     assert [path.name for path in Path(node.variables["AZURE_ML_OUTPUT_kept"]).glob("*.json")] == ["complete.json"]
 
 
@@ -174,6 +176,32 @@ def test_one_killed_while_it_packs_keeps_nothing_that_is_half(node: Node, order:
         done = node.run(SAY, order)
         assert (done.code, done.err, done.out.splitlines()[-2]) == (0, "", "gamma 1.0")
     assert source_of(done) == "unpacked from the workspace"
+
+
+def test_one_killed_while_it_unpacks_does_not_pass_for_whole(node: Node, order: JobOrder) -> None:
+    node.run("true", order)
+    archive, prefix = archive_of(node), prefix_of(node, order)
+    data = archive.read_bytes()
+    forget(node)
+    archive.unlink()
+    os.mkfifo(archive)
+    process = node.start(SAY, order)
+    with archive.open("wb") as pipe:
+        pipe.write(data[:-100])
+        pipe.flush()
+        while not list(prefix.glob("*")):
+            assert process.poll() is None
+        process.kill()
+        process.communicate(timeout=100)
+        archive.unlink()
+        archive.write_bytes(data)
+    done = node.run(SAY, order)
+    assert (done.code, done.err, source_of(done)) == (0, "", "unpacked from the workspace")
+
+
+def prefix_of(node: Node, order: JobOrder) -> Path:
+    assert order.environment is not None
+    return Path(node.variables["MLFLOW_AZURE_CACHE"]) / "environments" / order.environment.key[:32]
 
 
 def test_a_job_that_is_ended_does_not_wait_for_the_packing(node: Node, tmp_path: Path) -> None:
@@ -371,6 +399,18 @@ def test_an_image_without_uv_gets_it_by_pip(node: Node, order: JobOrder, bare_im
     assert (done.code, done.err, source_of(done)) == (0, "", "installed")
     installed = subprocess.run([node.python / "python3", "-m", "pip", "list"], capture_output=True, text=True)
     assert "uv" not in installed.stdout.split()
+
+
+def test_a_full_disk_is_named(node: Node, order: JobOrder, small_disk: Path) -> None:
+    place = {"MLFLOW_AZURE_CACHE": str(small_disk), "UV_CACHE_DIR": str(small_disk / "uv")}
+    (small_disk / "file").write_bytes(b"x" * 60_000)
+    done = node.run("echo never", order, **place)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "No space left on device" in done.err
+    (small_disk / "environments").rename(small_disk / "before")
+    (small_disk / "environments").touch()
+    done = node.run("echo never", order, **place)
+    assert done.err == f"mlflow-azure: this node's disk refuses: File exists: {small_disk / 'environments'}\n"
 
 
 def test_a_folder_that_others_may_write_to_is_not_used(node: Node, order: JobOrder) -> None:
