@@ -121,6 +121,7 @@ def test_conda_packages_are_copied_into_the_image(client: Submitter) -> None:
     logs = run(client, "copied", command='greet; echo "installed to $CONDA_PREFIX"', environmentId=environment)
     first, second = logs[LOG].splitlines()
     assert (first, "/azureml_" in first) == (second, True)
+    assert "+ greet 1.0" in logs[BUILD_LOG]
 
 
 @pytest.mark.filterwarnings("ignore")  # of azure-ai-ml's own about itself

@@ -125,7 +125,6 @@ class Execution:
         for working in workings.values():
             await data.fetch_code(working)
         command = _filled(self.job.properties["command"], await data.fetch())
-        self.world.jobs.move(self.job.name, "Running")
         # Where logs of later attempts are is inferred from what clients of Azure's clusters look for.
         logs = f"{self.job.artifacts}user_logs/" + (f"retry_{number - 1:03}/" if number > 1 else "")
         variables = {**environment.variables, **runtime_variables(self.world, self.job, data.variables)}
@@ -134,13 +133,11 @@ class Execution:
             for rank in ranks
         ]
         if environment.image is not None:
-            resources = self.job.properties["resources"]
-            shared = shared_mounts(self.world)
-            shared.mkdir(exist_ok=True)
-            starts = [in_container(environment.image, start, (folder, shared), resources) for start in starts]
+            starts = self._in_containers(environment.image, starts, folder)
         artifacts = [data.artifacts(working) for working in workings.values()]
         appearing = asyncio.ensure_future(_appear([parts["logs"] for parts in artifacts]))
         try:
+            self.world.jobs.move(self.job.name, "Running")
             ended = await Attempt(self.world.storage, folder / "logs", self.orders).run(starts, timeout)
             self.world.jobs.move(self.job.name, "Finalizing")
             return ended
@@ -155,6 +152,11 @@ class Execution:
                 for mount in [mount for parts in artifacts for mount in parts.values()]:
                     await mount.keep()
                 await data.keep()
+
+    def _in_containers(self, image: str, starts: list[Start], folder: Path) -> list[Start]:
+        shared, resources = shared_mounts(self.world), self.job.properties["resources"]
+        shared.mkdir(exist_ok=True)
+        return [in_container(image, start, (folder, shared), resources) for start in starts]
 
     def _end(self, ended: Ended) -> None:
         if ended.code == 0:

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from mlflow_azure_backend.emulator.execution.conda_file import CondaFile
 from mlflow_azure_backend.emulator.execution.ends import Refused
 from mlflow_azure_backend.emulator.execution.mounts import Mount
 from mlflow_azure_backend.emulator.execution.places import blob_place, place_of
-from mlflow_azure_backend.emulator.execution.prefixes import activated, build_prefix, environment_name
+from mlflow_azure_backend.emulator.execution.prefixes import activated, build_prefix_within, environment_name
 
 if TYPE_CHECKING:
     from mlflow_azure_backend.emulator.jobs import Job
@@ -78,7 +78,7 @@ async def build_context(world: World, job: Job, build: Mapping[str, Any]) -> str
     place = blob_place(uri) if uri.startswith("https:") else place_of(world, uri)
     name = environment_name(uri, dockerfile, world.settings.base_images)
 
-    async def fill(folder: Path) -> None:
+    async def fill(folder: Path, _: Path) -> None:
         await Mount(world.storage, place, folder, is_file=False, fetched=True, kept=False).fetch()
         file = folder / dockerfile
         if not file.is_file():
@@ -96,9 +96,9 @@ async def build_upon(world: World, job: Job, base: str, wanted: CondaFile) -> st
         Refused: An installer refused, or the build failed.
     """
     await check_engine()
-    prefix = await build_prefix(world, job, wanted) if wanted.needs_conda else None
 
-    async def fill(folder: Path) -> None:
+    async def fill(folder: Path, log: Path) -> None:
+        prefix = await build_prefix_within(world, wanted, log) if wanted.needs_conda else None
         await asyncio.to_thread(_fill, folder, base, prefix, wanted)
 
     return await _image(world, job, environment_name(base, wanted), "Dockerfile", fill)
@@ -146,8 +146,10 @@ def _stand_in(world: World, image: str) -> str:
     return mapped(image, world.settings.base_images) or image
 
 
-async def _image(world: World, job: Job, name: str, dockerfile: str, fill: Any) -> str:
-    """Build an image in a folder that ``fill`` puts its context into; its name."""
+async def _image(
+    world: World, job: Job, name: str, dockerfile: str, fill: Callable[[Path, Path], Awaitable[None]]
+) -> str:
+    """Build an image in a folder that ``fill`` puts its context into, told of the log; its name."""
     tag = f"{name.replace('_', '-')}:{world.settings.workspace_id}"
     folder = world.folder / "images" / name
 
@@ -155,7 +157,7 @@ async def _image(world: World, job: Job, name: str, dockerfile: str, fill: Any) 
         context = folder / "context"
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         context.mkdir(parents=True)
-        await fill(context)
+        await fill(context, log)
         docker, file = shutil.which("docker") or "docker", str(context / dockerfile)
         arguments = [word for one in _INDEX_VARIABLES if one in os.environ for word in ("--build-arg", one)]
         step = [docker, "build", "--network", "host", *arguments, "--tag", tag, "--file", file, str(context)]

@@ -34,15 +34,34 @@ async def build_prefix(world: World, job: Job, wanted: CondaFile) -> Path:
     Raises:
         Refused: An installer refused.
     """
-    prefix = world.folder / "environments" / environment_name(wanted)
+    prefix = _prefix(world, wanted)
 
     async def build(log: Path) -> None:
-        await asyncio.to_thread(shutil.rmtree, prefix, ignore_errors=True)
-        for step in _steps(prefix, wanted):
-            await carry_out(step, prefix.parent, log)
+        await _install(prefix, wanted, log)
 
     await build_once(world, job, prefix, build)
     return prefix
+
+
+async def build_prefix_within(world: World, wanted: CondaFile, log: Path) -> Path:
+    """As `build_prefix`, as a part of another build, and into its log."""
+    prefix = _prefix(world, wanted)
+    async with world.building.setdefault(prefix.name, asyncio.Lock()):
+        if not (prefix / "built").exists():
+            await _install(prefix, wanted, log)
+            (prefix / "built").touch()
+    return prefix
+
+
+def _prefix(world: World, wanted: CondaFile) -> Path:
+    return world.folder / "environments" / environment_name(wanted)
+
+
+async def _install(prefix: Path, wanted: CondaFile, log: Path) -> None:
+    prefix.parent.mkdir(exist_ok=True)
+    await asyncio.to_thread(shutil.rmtree, prefix, ignore_errors=True)
+    for step in _steps(prefix, wanted):
+        await carry_out(step, prefix.parent, log)
 
 
 def environment_name(*wanted: object) -> str:
