@@ -130,7 +130,7 @@ def test_two_workspaces_live_side_by_side(emulator: EmulatorServer, own: Emulato
     version = {"api-version": "2024-10-01"}
     with Client(emulator) as one, Client(own) as other:
         mine, theirs = (
-            f"https://management.azure.com{each.workspace}/environments/e/versions/beside" for each in (one, other)
+            f"https://management.azure.com{each.workspace}/environments/beside/versions/1" for each in (one, other)
         )
         assert one.put(mine, params=version, json={"properties": {"image": "x"}}).status_code == 201
         assert "Could not find asset" in other.get(theirs, params=version).json()["error"]["message"]
