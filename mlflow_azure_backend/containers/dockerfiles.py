@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 REPOSITORY: Final = "mlflow-azure/dockerfile"
 """The name of images that were built from a project's Dockerfile; the tag is the content of their build context."""
 
-_DOCKERFILE: Final = ".mlflow-azure.Dockerfile"
-"""What the Dockerfile is called in the context, for it may be outside of the folder that is the context."""
+_FROM_OUTSIDE: Final = ".mlflow-azure.Dockerfile"
+"""What a Dockerfile is called in the context that is not in its folder, or that ``.dockerignore`` names."""
 
 
 def image_name(snapshot: Snapshot, docker: DockerEnvironment) -> str:
@@ -72,9 +72,9 @@ def ensure_project_image(
         found = image_here(engine, name)
         if found is None:
             progress(f"building an image from {docker.dockerfile}")
-            _pack(snapshot, docker, stream)
+            dockerfile = _pack(snapshot, docker, stream)
             stream.seek(0)
-            build_image(["--file", _DOCKERFILE, "-"], name, progress, context=stream, file=docker.dockerfile)
+            build_image(["--file", dockerfile, "-"], name, progress, context=stream, file=docker.dockerfile)
             found = image_here(engine, name)
     if found is None:
         raise EnvironmentUnavailable(f"image {name} was built and is not there", next_step="try again")
@@ -106,13 +106,15 @@ def _dockerfile(snapshot: Snapshot, docker: DockerEnvironment) -> SnapshotFile:
     return found
 
 
-def _pack(snapshot: Snapshot, docker: DockerEnvironment, stream: IO[bytes]) -> None:
-    """The context as a tar, with the same bytes for the same content."""
-    files = _context(snapshot, docker)
-    files[_DOCKERFILE] = _dockerfile(snapshot, docker)
+def _pack(snapshot: Snapshot, docker: DockerEnvironment, stream: IO[bytes]) -> str:
+    """Write the context as a tar, with the same bytes for the same content; the Dockerfile's path in it."""
+    files, dockerfile = _context(snapshot, docker), _dockerfile(snapshot, docker)
+    place = next((path for path, file in files.items() if file is dockerfile), _FROM_OUTSIDE)
+    files[place] = dockerfile
     with tarfile.open(fileobj=stream, mode="w") as tar:
         for path, file in sorted(files.items()):
             content = Path(snapshot.location(file.path)).read_bytes()
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(content), 0o755 if file.executable else 0o644
             tar.addfile(entry, io.BytesIO(content))
+    return place

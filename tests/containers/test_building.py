@@ -166,13 +166,21 @@ def test_a_project_with_a_dockerfile_runs_in_its_image_which_is_built_once_for_e
     other, log = run()
     assert other != image
     assert log.startswith("changed another\n")
+    outside = {"image": "x", "build_context": "image", "dockerfile": "Dockerfile"}
+    (folder / "Dockerfile").write_text(f"FROM {base_image}\nCOPY . /words/\n")
+    (folder / "MLproject").write_text(json.dumps({"docker_env": outside, "entry_points": {"main": main}}))
+    third, log = run()
+    assert log.startswith("changed ")
+    assert "\nit's docker\n" in log
+    assert "dependency" in log
+    (folder / "MLproject").write_text(json.dumps({"docker_env": docker, "entry_points": {"main": main}}))
     (folder / "image/it's docker").write_text(f"FROM {base_image}\nRUN echo a reason >&2; exit 3\n")
     with pytest.raises(ExecutionException, match=r"image/it's docker: the image cannot be built: a reason; correct it"):
         launch(folder, {"environment": None})
     (folder / ".gitignore").write_text("image/\n")
     with pytest.raises(ExecutionException, match=r"the snapshot has no image/it's docker, for .gitignore:1 leaves"):
         launch(folder, {"environment": None})
-    docker_says("rmi", image, other)
+    docker_says("rmi", image, other, third)
 
 
 @pytest.mark.docker

@@ -16,6 +16,7 @@ from mlflow.exceptions import ExecutionException
 from mlflow_azure_backend.containers.building import _has_buildkit
 from tests.conda_channel import CondaServer, conda_cache, conda_forge, conda_server
 from tests.containers.conftest import Launch, docker_says
+from tests.containers.test_parity import digests_of
 from tests.environment.conftest import Index, MakeWheel, folder, index, make_wheel
 
 __all__ = ["conda_cache", "conda_forge", "conda_server", "folder", "index", "make_wheel"]
@@ -71,7 +72,7 @@ def project(
     )
 
 
-def test_a_conda_project_runs_in_an_image_of_its_lock(
+def test_a_conda_project_runs_in_an_image_of_its_lock_and_leaves_what_it_leaves_here(
     write_project: Write, launch: Launch, conda_forge: CondaServer
 ) -> None:
     script = 'export ACTIVATED="yes, it\'s"\necho of no interest\n'
@@ -81,14 +82,21 @@ def test_a_conda_project_runs_in_an_image_of_its_lock(
     written = write_project(
         {
             "MLproject": "name: x\nconda_env: conda.yaml\nentry_points: {main: {command: python show.py}}\n",
-            "conda.yaml": "channels: [scripts, conda-forge]\ndependencies: [python, activated, pip, {pip: [six==1.17.0]}]\n"
+            "conda.yaml": "channels: [scripts, conda-forge]\ndependencies: [python, numpy, activated, pip, {pip: [six==1.17.0]}]\n"
             "variables: {GREETING: 'a $b \"c\"'}\n",
-            "show.py": "import os, six, sys\n"
+            "show.py": "import numpy, os, pathlib, six, sys\n"
+            "chance = numpy.random.default_rng(7)\n"
+            "model = numpy.linalg.lstsq(chance.normal(size=(50, 4)), chance.normal(size=50), rcond=None)[0]\n"
+            "pathlib.Path('outputs').mkdir(exist_ok=True)\n"
+            "numpy.save('outputs/model.npy', model)\n"
             "print(six.__version__, sys.prefix, os.environ['ACTIVATED'], os.environ['GREETING'])\n",
         }
     )
     run = launch(written)
     assert "".join(run.logs()) == """1.17.0 /opt/mlflow-azure/environment yes, it's a $b "c"\n"""
+    here = launch(written, {"compute": "local", "environment": None})
+    models = [mlflow.artifacts.download_artifacts(run_id=one.run_id, artifact_path="outputs") for one in (run, here)]
+    assert digests_of(Path(models[0])) == digests_of(Path(models[1])) != []
 
 
 def test_credentials_open_what_a_build_needs_and_are_nowhere_in_the_image(

@@ -17,16 +17,18 @@ SAMPLES = Path(__file__).parent.parent.parent / "sample_projects"
 pytestmark = pytest.mark.docker
 
 
-def train(project: Path, target: str, config: Mapping[str, Any], parameters: Mapping[str, Any], folder: Path) -> None:
-    """Run it in an experiment of its own, with the packages of this Python."""
+def train(
+    project: Path, target: str, config: Mapping[str, Any], folder: Path, manager: str | None = None, **parameters: Any
+) -> None:
+    """Run it in an experiment of its own."""
     mlflow.create_experiment(target, artifact_location=(folder / target).as_uri())
     mlflow.projects.run(
         str(project),
         backend="azureml",
         backend_config=dict(config),
-        parameters=dict(parameters),
+        parameters=parameters,
         experiment_name=target,
-        env_manager="local",
+        env_manager=manager,
     )
 
 
@@ -80,9 +82,9 @@ def test_a_sample_project_leaves_the_same_here_and_in_a_container(
     shutil.copytree(SAMPLES / sample, project)
     declared = (project / "MLproject").read_text().replace("mlflow-azure/sample-python", base_image)
     (project / "MLproject").write_text(declared)
-    train(project, "local", {"compute": "local", "environment": "current"}, parameters, tmp_path)
+    train(project, "local", {"compute": "local"}, tmp_path, "local", **parameters)
     shutil.rmtree(project / "outputs", ignore_errors=True)
-    train(project, "docker", own_python_in_docker, parameters, tmp_path)
+    train(project, "docker", own_python_in_docker, tmp_path, "local", **parameters)
     assert metrics_of("local") == metrics_of("docker")
     assert digests_of(tmp_path / "local") == digests_of(tmp_path / "docker")
     assert left <= {name for name, _ in digests_of(tmp_path / "docker")}
