@@ -82,7 +82,7 @@ def test_a_sample_project_leaves_the_same_here_and_in_a_container(
     shutil.copytree(SAMPLES / sample, project)
     declared = (project / "MLproject").read_text().replace("mlflow-azure/sample-python", base_image)
     (project / "MLproject").write_text(declared)
-    train(project, "local", {"compute": "local"}, tmp_path, "local", **parameters)
+    train(project, "local", {"compute": "local", "environment": "current"}, tmp_path, "local", **parameters)
     shutil.rmtree(project / "outputs", ignore_errors=True)
     train(project, "docker", own_python_in_docker, tmp_path, "local", **parameters)
     assert metrics_of("local") == metrics_of("docker")
