@@ -8,6 +8,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ from mlflow_azure_backend.emulator import azure_errors
 from mlflow_azure_backend.emulator.azure_errors import AzureError
 from mlflow_azure_backend.emulator.call import Answer, Call
 from mlflow_azure_backend.emulator.faults import AFTER
-from mlflow_azure_backend.emulator.routing import CONTROL, Operation, Router, host_pattern
+from mlflow_azure_backend.emulator.routing import ARM, CONTROL, Operation, Router, host_pattern
 from mlflow_azure_backend.emulator.spoiling import spoil
+from mlflow_azure_backend.emulator.throttle import Throttle
 from mlflow_azure_backend.emulator.tokens import BadToken
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Front:
     def __init__(self, world: World, router: Router) -> None:
         self._world = world
         self._router = router
+        self._throttle = Throttle()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """What aiohttp's server calls for each request."""
@@ -74,8 +77,12 @@ class Front:
     async def _carry_out(
         self, request: web.BaseRequest, operation: Operation, path: dict[str, str], whole: bool, started: float
     ) -> web.StreamResponse:
+        more: dict[str, str] = {}
         try:
             claims = self._authenticate(request, operation)
+            if self._world.settings.throttled and operation.host == ARM and claims:
+                name, left = self._throttle.take(request.method, self._world.settings.subscription_id, claims["oid"])
+                more = {name: left}
             body = await self._validate(request, operation)
             call = Call(self._world, request, operation, path, request.query, body, claims, whole)
             answer = await operation.handle(call)
@@ -86,7 +93,9 @@ class Front:
         except Exception as error:  # a bug of ours: it is said here in full and to the client in one line
             traceback.print_exc(file=sys.stderr)
             answer = Answer(_internal_error(operation, error), 500)
-        return self._serialise(answer, started) if isinstance(answer, Answer) else answer
+        if not isinstance(answer, Answer):
+            return answer
+        return self._serialise(replace(answer, headers={**answer.headers, **more}), started)
 
     def _authenticate(self, request: web.BaseRequest, operation: Operation) -> Mapping[str, Any]:
         if not operation.audiences:

@@ -39,6 +39,7 @@ class Settings:
         conda_mirror: What stands for ``https://conda.anaconda.org``; empty: itself, or what rattler's own settings say.
         retry_after_seconds: What ``Retry-After`` says on asynchronous operations.
         core_quota: vCPUs that a cluster's smallest number of nodes, at least one, may have; more is refused.
+        throttled: Whether Resource Manager refuses what is more than 25 reads and 10 writes a second, as in Azure.
         logged_models: Whether MLflow 3's ``logged-models`` endpoints answer; the real service does not have them.
         outside: Whether hosts that are not emulated are reached; False: they get 403.
     """
@@ -63,6 +64,7 @@ class Settings:
     conda_mirror: str = ""
     retry_after_seconds: int = 1
     core_quota: int = 100
+    throttled: bool = False
     logged_models: bool = False
     outside: bool = True
 

@@ -12,8 +12,10 @@ import pytest
 import requests
 
 from mlflow_azure_backend.emulator import EmulatorServer
+from mlflow_azure_backend.emulator.azure_errors import AzureError
 from mlflow_azure_backend.emulator.coverage import table
 from mlflow_azure_backend.emulator.services import ALL
+from mlflow_azure_backend.emulator.throttle import Throttle
 from tests.emulator.test_data_plane import Client
 
 COVERAGE = Path(__file__).parents[2] / "docs" / "emulator_coverage.md"
@@ -23,7 +25,7 @@ MODULE = (sys.executable, "-m", "mlflow_azure_backend.emulator")
 @pytest.fixture
 def own() -> Iterator[EmulatorServer]:
     """An emulator of the test's own, to be disturbed."""
-    with EmulatorServer(outside=False, sas_lifetime=0) as server:
+    with EmulatorServer(outside=False, sas_lifetime=0, throttled=True) as server:
         yield server
 
 
@@ -73,6 +75,29 @@ def test_faults_strike_as_often_as_ordered(own: EmulatorServer) -> None:
         with pytest.raises(requests.exceptions.ConnectionError):
             client.get(url)
         assert client.get(url).status_code == 200
+
+
+def test_a_throttled_workspace_gives_a_burst_and_then_its_rate() -> None:
+    """By a clock of the test's own; the numbers are Azure's."""
+    now = [0.0]
+    throttle = Throttle(clock=lambda: now[0])
+    left = [throttle.take("GET", "s", "p")[1] for _ in range(250)]
+    assert (left[0], left[-1]) == ("249", "0")
+    with pytest.raises(AzureError) as raised:
+        throttle.take("GET", "s", "p")
+    assert (raised.value.status, raised.value.headers["Retry-After"]) == (429, "1")
+    assert raised.value.body["error"]["code"] == "SubscriptionRequestsThrottled"
+    assert throttle.take("PUT", "s", "p") == ("x-ms-ratelimit-remaining-subscription-writes", "199")
+    now[0] += 2
+    assert [throttle.take("HEAD", "s", "p")[1] for _ in range(50)][-1] == "0"
+
+
+def test_only_resource_manager_is_throttled_and_only_when_asked_for(own: EmulatorServer) -> None:
+    version = {"api-version": "2024-10-01"}
+    with Client(own) as client:
+        told = client.get(f"https://management.azure.com{client.workspace}", params=version).headers
+        assert int(told["x-ms-ratelimit-remaining-subscription-reads"]) < 250
+        assert "x-ms-ratelimit-remaining-subscription-reads" not in client.get(f"{client.host}/discovery").headers
 
 
 def test_run_ends_with_the_commands_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
