@@ -117,7 +117,8 @@ class ArtifactService:
     def _made(self, names: Sequence[str]) -> list[SignedAddress]:
         # Made a second time, because an answer was lost or to overwrite it, an artifact is a conflict: see below.
         url = f"{self._base}/batch/metadata"
-        told = self._transport.json("POST", url, json={"paths": [{"path": name} for name in names]}, idempotent=True)
+        asked = {"paths": [{"path": name} for name in names]}
+        told = self._transport.json("POST", url, json=asked, idempotent=True) or {}
         known, errors = told.get("artifactContentInformation") or {}, told.get("errors") or {}
         addresses = []
         for name in names:
