@@ -196,6 +196,11 @@ class JobPaths:
         return self.folder / "outcome.json"
 
     @property
+    def submitted(self) -> Path:
+        """There once a service has said that it has the job; absent for jobs of this machine."""
+        return self.folder / "submitted"
+
+    @property
     def container(self) -> Path:
         """How its container ended; absent for jobs without one."""
         return self.folder / "container.json"

@@ -16,6 +16,7 @@
         snapshot.tar.zst  the snapshot; not for a commit that can be fetched
         checkout/ outputs/ work/  of this run only, removed when its end is recorded
         handle.json       how the job is found: written before it is submitted
+        submitted         the workspace has said that it has the job
         std_log.txt supervisor.json outcome.json   written by the supervisor
         container.json    the container's end as the engine told it; written by its attendant
         recorded.json     the run's end is in the tracking store

@@ -67,6 +67,21 @@ def synced_journal() -> Journal:
     return journal
 
 
+def run_named(run: str) -> RunFolder:
+    """A run by its id, or by a beginning of it; one that was started elsewhere may be in the workspace.
+
+    Raises:
+        UnknownRun: Nobody knows it.
+    """
+    journal = synced_journal()
+    try:
+        return journal.find(run)
+    except UnknownRun:
+        from mlflow_azure_backend.adoption import find_run  # what it takes to ask Azure is seldom needed
+
+        return find_run(journal, run, os.environ)
+
+
 def facts_of(run: RunFolder) -> dict[str, Any]:
     """What is known of a run, as ``list`` and ``status`` say it; times are ISO 8601 with the local offset."""
     record, recorded = run.record(), run.read_json(run.paths.recorded) or {}

@@ -14,6 +14,7 @@ from mlflow_azure_backend.cli.commands import (
     facts_of,
     follow,
     loading_mlflow,
+    run_named,
     say_json,
     synced_journal,
 )
@@ -68,7 +69,7 @@ def status(run: str, as_json: bool) -> None:
     \b
     Example: mlflow-azure status 4f2a9c1e
     """
-    facts = facts_of(synced_journal().find(run))
+    facts = facts_of(run_named(run))
     if as_json:
         say_json(facts)
         return
@@ -88,7 +89,7 @@ def logs(run: str, follow: bool, tail: int | None) -> None:
     \b
     Example: mlflow-azure logs 4f2a9c1e --tail 200
     """
-    target, handle = _job_of(synced_journal().find(run))
+    target, handle = _job_of(run_named(run))
     console = Console()
     offset = 0 if tail is None else target.offset_of_tail(handle, tail)
     for chunk in target.read(handle, offset, follow=follow):
@@ -103,7 +104,7 @@ def attach(run: str) -> None:
     \b
     Example: mlflow-azure attach 4f2a9c1e
     """
-    folder = synced_journal().find(run)
+    folder = run_named(run)
     with loading_mlflow():
         from mlflow_azure_backend.submitted_run import AzureSubmittedRun
 
@@ -120,7 +121,7 @@ def cancel(run: str) -> None:
     \b
     Example: mlflow-azure cancel 4f2a9c1e
     """
-    folder = synced_journal().find(run)
+    folder = run_named(run)
     with loading_mlflow():
         from mlflow_azure_backend.submitted_run import AzureSubmittedRun
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mlflow_azure_backend.compute.base import ComputeTarget, Progress
@@ -91,7 +90,7 @@ class ClusterTarget(ComputeTarget):
         job = named_job(prepared.command_job, record, experiment_name_of(record.tracking), tags)
         put_job(manager_of(workspace, os.environ), str(record.run_id), job.for_rest(workspace.arm_id))
         fault_point("cluster.after_put")
-        _submitted(run).touch(mode=0o600)
+        run.paths.submitted.touch(mode=0o600)
 
     def state(self, handle: JobHandle) -> JobState:
         """As run history has it; final once our copy of the log is whole."""
@@ -158,7 +157,7 @@ class ClusterTarget(ComputeTarget):
 
         if job_exists(manager_of(_reference(handle), os.environ), handle.name):
             return JobState(JobStatus.NOT_STARTED)
-        if _submitted(run).exists():
+        if run.paths.submitted.exists():
             reason, message = TerminationReason.LOST, "the workspace has no such job any more"
         else:
             reason, message = TerminationReason.START_FAILED, "its client was stopped before the job was submitted"
@@ -171,11 +170,6 @@ def _recorded(run: RunFolder) -> tuple[RunRecord, WorkspaceReference]:
     if record is None or record.run_id is None or record.workspace is None:
         raise ValueError("a job is recorded before it is submitted")
     return record, record.workspace
-
-
-def _submitted(run: RunFolder) -> Path:
-    """There once the service has said that it has the job."""
-    return run.paths.folder / "submitted"
 
 
 def _reference(handle: JobHandle) -> WorkspaceReference:

@@ -19,6 +19,7 @@ from mlflow_azure_backend.workspace.access import manager_of
 from mlflow_azure_backend.workspace.finding import find_workspace
 from tests.contract.test_contract import shell
 
+SAMPLE = Path(__file__).parents[2] / "sample_projects" / "distributed_train"
 Launch = Callable[..., AzureSubmittedRun]
 Write = Callable[[Mapping[str, str]], Path]
 
@@ -123,3 +124,36 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_follow_it(
     run_id = json.loads(listed.stdout)[0]["run_id"]
     attached = subprocess.run([*main, "attach", run_id], capture_output=True, text=True, check=False)
     assert (attached.returncode, attached.stdout) == (0, "started\nended\n")
+
+
+def test_another_machine_that_reaches_the_workspace_can_follow_and_cancel_a_job(
+    write_project: Write, launch: Launch, emulator: EmulatorServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = launch(write_project({"MLproject": shell("echo started; sleep 600")}), synchronous=False)
+    assert next(submitted.logs(follow=True)) == "started\n"
+    monkeypatch.setenv("MLFLOW_AZURE_HOME", str(tmp_path / "another machine"))
+    main = [sys.executable, "-c", "from mlflow_azure_backend.cli import main; main()"]
+    said = subprocess.run([*main, "logs", submitted.run_id], capture_output=True, text=True, check=False)
+    assert said.stdout == "started\n", said.stderr
+    cancelled = subprocess.run([*main, "cancel", submitted.run_id], capture_output=True, text=True, check=False)
+    assert f"run {submitted.run_id} is KILLED" in cancelled.stderr
+    nobody = subprocess.run([*main, "status", "0123456789abcdef"], capture_output=True, text=True, check=False)
+    assert nobody.returncode == 1
+    assert "no run '0123456789abcdef' was started from here" in nobody.stderr
+    assert submitted.wait() is False
+
+
+def test_two_nodes_train_together_and_their_lines_are_told_apart(
+    launch: Launch, emulator: EmulatorServer, workspace_environment: str
+) -> None:
+    manager = manager_of(find_workspace(None, emulator.tracking_uri, Path(), os.environ), os.environ)
+    scale = {"minNodeCount": 0, "maxNodeCount": 2, "nodeIdleTimeBeforeScaleDown": "PT120S"}
+    cluster = {"computeType": "AmlCompute", "properties": {"vmSize": "Standard_DS3_v2", "scaleSettings": scale}}
+    manager.put("/computes/two-nodes", {"location": "westeurope", "properties": cluster})
+    config = json.loads((SAMPLE / "cluster.json").read_text())
+    submitted = launch(SAMPLE, {**config, "compute": "two-nodes"})
+    lines = "".join(submitted.logs()).splitlines()
+    assert {"[rank 0] rank 0 of 2", "[rank 1] rank 1 of 2"} <= set(lines)
+    metrics = mlflow.get_run(submitted.run_id).data.metrics
+    assert metrics["world_size"] == 2
+    assert metrics["loss"] < 1
