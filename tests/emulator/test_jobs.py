@@ -187,9 +187,13 @@ def test_what_is_not_done_is_refused_at_once(client: Submitter) -> None:
         ({"resources": {"instanceCount": 0}}, "instance count 0 must be at least 1"),
         ({"experimentName": "a name"}, "Experiment name must be 1-256 characters"),
         ({"comand": "true"}, "properties.comand is not in the published specification."),
+        (
+            {"resources": {"properties": {"IsLocal": {"IsLocal": True}}}},
+            'asks for compute "local", which is not emulated',
+        ),
     ):
         answer = client.submit("refused", **job, **more)
-        assert answer.status_code in {400, 404}
+        assert answer.status_code in {400, 404, 501}
         assert words in answer.json()["error"]["message"]
     assert client.job("refused")["error"]["message"] == "Job refused not found."
 

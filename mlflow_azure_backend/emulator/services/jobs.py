@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow_azure_backend.emulator import long_running
-from mlflow_azure_backend.emulator.azure_errors import user_error
+from mlflow_azure_backend.emulator.azure_errors import not_emulated, user_error
 from mlflow_azure_backend.emulator.call import Answer, Call
 from mlflow_azure_backend.emulator.execution import Execution
 from mlflow_azure_backend.emulator.jobs import Job, moment
@@ -134,7 +134,11 @@ def _check(call: Call, asked: dict[str, Any]) -> None:
             "numbers, underscores, and dashes."
         )
         raise user_error(400, words, "BadArgument")
-    nodes = _given(asked.get("resources") or {}).get("instanceCount", 1)
+    resources = _given(asked.get("resources") or {})
+    if "IsLocal" in resources.get("properties", {}):  # recording test_command_job_local
+        why = 'asks for compute "local", which is not emulated'
+        raise not_emulated(call.request.method, call.request.host, call.request.path, why)
+    nodes = resources.get("instanceCount", 1)
     if nodes < 1:
         raise user_error(400, "The instance count {nodes} must be at least 1.", "BadArgument", nodes=str(nodes))
     if asked.get("computeId"):
