@@ -21,6 +21,7 @@ from tests.benchmarks import (
     many_runs,
     project_files,
     supervising,
+    tracking,
 )
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.report import line_of, update
@@ -35,6 +36,7 @@ CASES = {
     **containers.CASES,
     **artifacts.CASES,
     **emulated_workspace.CASES,
+    **tracking.CASES,
 }
 """What measures each goal, by its id."""
 

@@ -18,7 +18,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.measure import FEW, PAIRS, Cost, Goal, Result, by_turns
 
 _CLIENT: Final = Path(__file__).with_name("workspace_client.py")
-_LATENCY: Final = 0.02
+LATENCY: Final = 0.02
 _FILES: Final = 200
 _BIG: Final = 500_000_000
 
@@ -37,10 +37,10 @@ def artifacts(bench: Bench) -> Iterator[Result]:
             stream.write(chance.randbytes(1_000_000))
     with (
         EmulatorServer(outside=False) as emulator,
-        _client(bench, emulator, _peer(bench)) as peer,
-        _client(bench, emulator, Path(sys.executable)) as ours,
+        client_of(bench, emulator, peer_of(bench)) as peer,
+        client_of(bench, emulator, Path(sys.executable)) as ours,
     ):
-        emulator.fault("latency", seconds=_LATENCY, times=None)
+        emulator.fault("latency", seconds=LATENCY, times=None)
         yield from _there_and_back("P23", "a folder of 200 files", folder, ours, peer, Goal(0.3), PAIRS)
         yield from _there_and_back("P24", "a file of 500 MB", big, ours, peer, Goal(1), FEW)
 
@@ -55,7 +55,7 @@ def _there_and_back(
     yield Result(f"{identity} down", f"download {what}, 20 ms latency", "azureml-mlflow", goal, wall, cpu)
 
 
-def _peer(bench: Bench) -> Path:
+def peer_of(bench: Bench) -> Path:
     """An interpreter with azureml-mlflow and the MLflow that it pins."""
     folder = bench.folder / "azureml-mlflow"
     subprocess.run([find_uv_bin(), "venv", "--quiet", "--python", sys.executable, folder], check=True)
@@ -65,7 +65,8 @@ def _peer(bench: Bench) -> Path:
 
 
 @contextlib.contextmanager
-def _client(bench: Bench, emulator: EmulatorServer, python: Path) -> Iterator[Ask]:
+def client_of(bench: Bench, emulator: EmulatorServer, python: Path) -> Iterator[Ask]:
+    """A process with ``workspace_client.py`` in the environment of that interpreter."""
     inherited = {name: value for name, value in bench.environment.items() if name != "PYTHONPATH"}
     with (
         (bench.folder / "workspace_client.err").open("w") as errors,

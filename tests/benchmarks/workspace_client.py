@@ -1,6 +1,6 @@
 """A process that logs and reads artifacts with MLflow's own calls; whose plugin carries them is its environment's.
 
-Reads ``["up", PATH]`` and ``["down", RUN]`` as lines of JSON; answers each with the run, and the seconds that it took on
+Reads ``["up", PATH]``, ``["down", RUN]`` and ``["metrics", NUMBER]`` as lines of JSON; answers each with the run, and the seconds that it took on
 the clock and on the processor.
 """
 
@@ -35,14 +35,22 @@ def down(uri: str, folder: str) -> None:
     mlflow.artifacts.download_artifacts(f"{uri}/model", dst_path=folder)
 
 
+def metrics(run: str, number: int) -> None:
+    """Log so many values, one by one."""
+    for step in range(number):
+        CLIENT.log_metric(run, "loss", 1 / (step + 1), step=step)
+
+
 for line in sys.stdin:
     action, what = json.loads(line)
-    run_id = CLIENT.create_run(EXPERIMENT).info.run_id if action == "up" else what
+    run_id = CLIENT.create_run(EXPERIMENT).info.run_id if action != "down" else what
     artifacts = CLIENT.get_run(run_id).info.artifact_uri
     place = tempfile.mkdtemp()
     wall, cpu = time.perf_counter(), time.process_time()
     if action == "up":
         up(what, run_id)
+    elif action == "metrics":
+        metrics(run_id, int(what))
     else:
         down(artifacts, place)
     print(json.dumps([run_id, time.perf_counter() - wall, time.process_time() - cpu]), flush=True)
