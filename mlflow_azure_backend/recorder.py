@@ -225,7 +225,7 @@ def finish(run: RunFolder, state: JobState) -> Ending:
         record_inputs(run, record)
         _record_outputs(run, record)
         fault_point("recorder.before_end")
-        left = _mirror(record)
+        left = _mirror(record, state)
         run_status, remark = _write_end(record, state, diagnosis)
         remark = remark or left
         fault_point("recorder.after_end")
@@ -247,9 +247,9 @@ def recorded_ending(run: RunFolder, state: JobState) -> Ending:
     )
 
 
-def _mirror(record: RunRecord) -> str | None:
+def _mirror(record: RunRecord, state: JobState) -> str | None:
     """Copy what the job logged in its workspace; a line about what stays there, None when nothing does."""
-    if record.tracks != "mirrors":
+    if record.tracks != "mirrors" or state.started_at is None:  # a job that never ran logged nothing, if there was one
         return None
     mirror_values(record)
     if not (left := mirror_artifacts(record)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,6 @@ from mlflow_azure_backend.runtime.blobs import SignedAddress, read_range
 from mlflow_azure_backend.runtime.reference import WorkspaceReference
 from mlflow_azure_backend.runtime.refusals import ServiceError
 from mlflow_azure_backend.runtime.transport import Transport
-from mlflow_azure_backend.status import JobStatus
 from mlflow_azure_backend.workspace.arm import service_errors
 from mlflow_azure_backend.workspace.jobs import JobDetails, job_details
 from mlflow_azure_backend.workspace.remote_log import RemoteLog
@@ -53,25 +52,24 @@ class Follower:
         self._log = RemoteLog(log, self._read)
         self._lock = threading.Lock()
         self._addresses: dict[str, SignedAddress] = {}
+        self._logs: Mapping[str, str] = {}
         self._seen: JobDetails | None = None
         self._pause = _FIRST_SECONDS
         self._next_look = 0.0
-        self._still_since: float | None = None
 
     def look(self) -> JobDetails | None:
         """What is known of the job, asked for when it is time to; None when run history does not know it.
 
-        Once this says that the job has ended, our copy of its log is whole.
+        Once this says that the job has ended, our copy of its log is whole: it waits for that.
 
         Raises:
             WorkspaceError: Refused, or no answer in time.
             JournalError: The copy cannot be written.
         """
         with self._lock:
-            if not self._is_over and time.monotonic() >= self._next_look:
+            is_over = self._seen is not None and self._seen.status.is_final
+            if not is_over and time.monotonic() >= self._next_look:
                 self._look()
-            if self._seen is not None and self._seen.status.is_final and not self._is_over:
-                return replace(self._seen, status=JobStatus.FINALIZING, ended_at=None)
             return self._seen
 
     def seconds_to_next_look(self) -> float:
@@ -88,28 +86,31 @@ class Follower:
         Raises:
             WorkspaceError: Refused, or no answer in time.
         """
-        if self._seen is None or name not in self._seen.logs:
+        if name not in self._logs:
             return None
         return self._read(name, 0, _SMALL)
 
-    @property
-    def _is_over(self) -> bool:
-        return self._still_since is not None and time.monotonic() - self._still_since >= _STILL_SECONDS
-
     def _look(self) -> None:
         before, now = self._seen, job_details(self._data_plane, self._reference, self._name)
-        if now is not None and before is not None and before.status.is_final:
-            now = replace(before, logs=now.logs)  # what is final stays as it was
+        came = 0 if now is None else self._fetch(now)
         self._seen = now
-        final = now is not None and now.status.is_final
-        came = 0 if now is None else self._log.fetch(now.logs, final=final)
-        if not final or came:
-            self._still_since = None
-        elif self._still_since is None:
-            self._still_since = time.monotonic()
         news = came > 0 or before is None or now is None or before.status is not now.status
         self._pause = _FIRST_SECONDS if news else min(_SLOWEST_SECONDS, self._pause * _SLOWER)
-        self._next_look = time.monotonic() + (_STILL_SECONDS if final else self._pause)
+        self._next_look = time.monotonic() + self._pause
+
+    def _fetch(self, now: JobDetails) -> int:
+        """Bring what is new of the log; of a job that has ended, all of it, which may still be on its way."""
+        self._logs = now.logs
+        came = self._log.fetch(now.logs, final=now.status.is_final)
+        while now.status.is_final:
+            time.sleep(_STILL_SECONDS)
+            late = job_details(self._data_plane, self._reference, self._name)
+            self._logs = now.logs if late is None else late.logs
+            more = self._log.fetch(self._logs, final=True)
+            came += more
+            if not more:
+                break
+        return came
 
     def _read(self, name: str, offset: int, length: int) -> bytes:
         """Part of a log; nothing of one that is announced and not there yet."""
@@ -123,7 +124,7 @@ class Follower:
                 return b""
 
     def _address(self, name: str) -> str:
-        return "" if self._seen is None else self._seen.logs[name]
+        return self._logs[name]
 
     def _renewed(self, name: str) -> str:
         """A new address of a log: the old one granted access for a while only."""

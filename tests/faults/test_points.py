@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import test_containers
+from tests.faults import test_cluster, test_containers
 from tests.faults.checker import check, check_environments
 from tests.faults.packages import project_with_conda_environment, project_with_environment
 from tests.faults.world import FOR_EVER, QUICK, World
@@ -69,7 +69,7 @@ SUPERVISOR_POINTS = ("after_lock", "after_spawn", "after_child_exit", "before_ou
 @pytest.mark.always
 def test_every_point_in_the_code_is_in_the_matrix() -> None:
     supervisor = {f"supervisor.{name}" for name in SUPERVISOR_POINTS}
-    expected = {point.name for point in POINTS} | supervisor | set(test_containers.POINTS)
+    expected = {point.name for point in POINTS} | supervisor | set(test_containers.POINTS) | set(test_cluster.POINTS)
     assert set(points_in_the_code()) == expected
 
 
