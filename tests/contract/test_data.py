@@ -58,6 +58,7 @@ def web(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.not_on("cluster", reason="a workspace reads data by its own addresses, and fetches none from here")
 def test_inputs_are_found_wherever_they_are(
     write_project: Write, launch: Launch, web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_inputs_are_found_wherever_they_are(
     assert sorted(path.name for path in (tmp_path / "storage").rglob("*.*")) == ["before.txt", "päth 1.csv"]
 
 
+@pytest.mark.not_on("cluster", reason="a job in a workspace writes to its datastores")
 def test_outputs_become_artifacts_or_stay_where_they_were_wanted(
     write_project: Write, launch: Launch, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,29 +115,44 @@ def test_outputs_become_artifacts_or_stay_where_they_were_wanted(
     assert not list(home.rglob("weights"))
 
 
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        (
-            {"inputs": {"a": {"path": "nowhere"}, "b": {"path": "file", "type": "mltable"}, "train": {"path": "."}}},
-            r"inputs.train: the project has a path parameter of that name; inputs.a: there is no /.*/nowhere;"
-            r' inputs.b: /.*/file is a file: add "type": "uri_file"$',
-        ),
-        ({"inputs": {"a": {"path": ".", "type": "uri_file"}}}, r'inputs.a: /.* is a folder: leave out "type"'),
-        ({"inputs": {"a": {"path": "http://127.0.0.1:1/x"}}}, r'inputs.a: a web address is one file: add "type"'),
-        (
-            {"inputs": {"a": {"path": "http://me:canary@127.0.0.1:1/x", "type": "uri_file"}}},
-            r"inputs.a: http://127.0.0.1:1/x cannot be downloaded: (?!.*canary).*check the address",
-        ),
-        ({"inputs": {"a": {"path": "azureml:data:1"}}}, r"inputs.a: azureml:data:1 is registered in a workspace"),
-        ({"outputs": {"a": {"path": "s3://bucket/x"}}}, r"outputs.a: a job on this machine writes to a folder"),
-        ({"outputs": {"a": {"path": "file"}}}, r"outputs.a: /.*/file is a file, and the output needs a folder"),
-        ({"retry": 2}, r"(local|docker) cannot honour retry \(works on cluster\); remove it"),
-    ],
-)
+REFUSED_EVERYWHERE = [
+    (
+        {"inputs": {"a": {"path": "nowhere"}, "b": {"path": "file", "type": "mltable"}, "train": {"path": "."}}},
+        r"inputs.train: the project has a path parameter of that name; inputs.a: there is no /.*/nowhere;"
+        r' inputs.b: /.*/file is a file: add "type": "uri_file"$',
+    ),
+    ({"inputs": {"a": {"path": ".", "type": "uri_file"}}}, r'inputs.a: /.* is a folder: leave out "type"'),
+    ({"inputs": {"a": {"path": "http://127.0.0.1:1/x"}}}, r'inputs.a: a web address is one file: add "type"'),
+]
+REFUSED_ON_THIS_MACHINE = [
+    (
+        {"inputs": {"a": {"path": "http://me:canary@127.0.0.1:1/x", "type": "uri_file"}}},
+        r"inputs.a: http://127.0.0.1:1/x cannot be downloaded: (?!.*canary).*check the address",
+    ),
+    ({"inputs": {"a": {"path": "azureml:data:1"}}}, r"inputs.a: azureml:data:1 is registered in a workspace"),
+    ({"outputs": {"a": {"path": "s3://bucket/x"}}}, r"outputs.a: a job on this machine writes to a folder"),
+    ({"outputs": {"a": {"path": "file"}}}, r"outputs.a: /.*/file is a file, and the output needs a folder"),
+    ({"retry": 2}, r"(local|docker) cannot honour retry \(works on cluster\); remove it"),
+]
+
+
+@pytest.mark.parametrize(("config", "said"), REFUSED_EVERYWHERE)
+def test_data_that_nobody_can_read_is_refused(
+    write_project: Write, launch: Launch, config: dict[str, object], said: str
+) -> None:
+    refuses(write_project, launch, config, said)
+
+
+@pytest.mark.not_on("cluster", reason="a workspace reads and writes other places, and takes machines away")
+@pytest.mark.parametrize(("config", "said"), REFUSED_ON_THIS_MACHINE)
 def test_what_a_job_on_this_machine_cannot_have_is_refused(
     write_project: Write, launch: Launch, config: dict[str, object], said: str
 ) -> None:
+    refuses(write_project, launch, config, said)
+
+
+def refuses(write_project: Write, launch: Launch, config: dict[str, object], said: str) -> None:
+    """Nothing is left of a run that is refused."""
     declared = {"parameters": {"train": {"type": "path", "default": "."}}, "command": "true"}
     folder = write_project({"MLproject": json.dumps({"name": "data", "entry_points": {"main": declared}})})
     Path("file").write_text("")
