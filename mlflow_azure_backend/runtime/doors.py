@@ -11,16 +11,17 @@ if TYPE_CHECKING:
 
 
 ENTRY_POINTS = {
-    "mlflow.tracking_store": "tracking_store",
-    "mlflow.model_registry_store": "model_registry_store",
-    "mlflow.artifact_repository": "artifact_repository",
+    "mlflow.tracking_store": "doors:tracking_store",
+    "mlflow.model_registry_store": "doors:model_registry_store",
+    "mlflow.artifact_repository": "doors:artifact_repository",
+    "mlflow.run_context_provider": "precedence:Precedence",
 }
-"""By MLflow's group, what here answers for ``azureml://``."""
+"""By MLflow's group, what in this room answers for ``azureml://``."""
 
 
 def entry_points(package: str) -> str:
     """These doors as the ``entry_points.txt`` of a distribution names them, in which this room is ``package``."""
-    return "".join(f"[{group}]\nazureml = {package}.doors:{door}\n\n" for group, door in ENTRY_POINTS.items())
+    return "".join(f"[{group}]\nazureml = {package}.{door}\n\n" for group, door in ENTRY_POINTS.items())
 
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None, **_newer: Any) -> WorkspaceTrackingStore:
