@@ -66,6 +66,20 @@ def refuse_remote(outputs: Mapping[str, DataOutput]) -> None:
         )
 
 
+def refuse_local(outputs: Mapping[str, DataOutput]) -> None:
+    """For jobs elsewhere, which do not see the folders of this machine.
+
+    Raises:
+        ConfigError: An output is to go to this machine; names all of them.
+    """
+    if names := [f"outputs.{name}" for name, output in outputs.items() if output.path and not is_remote(output.path)]:
+        raise ConfigError(
+            f"{', '.join(names)}: a job in a workspace cannot write to a folder of this machine",
+            where="backend_config",
+            next_step="leave path out, or name a place of the workspace: azureml://datastores/NAME/paths/FOLDER",
+        )
+
+
 def fetch_remote_paths(
     arguments: Sequence[Argument], storage_dir: Path | None, progress: Callable[[str], None]
 ) -> dict[str, str]:

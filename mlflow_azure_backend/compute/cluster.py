@@ -12,6 +12,7 @@ from mlflow_azure_backend.compute.base import ComputeTarget, Progress
 from mlflow_azure_backend.config import BackendConfig, Environment, MlflowOptions
 from mlflow_azure_backend.errors import ConfigError
 from mlflow_azure_backend.files import fault_point
+from mlflow_azure_backend.inputs import refuse_local
 from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob, TrackingContext, Tracks
 from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord, state_home
 from mlflow_azure_backend.runtime.reference import WorkspaceReference
@@ -46,6 +47,7 @@ class ClusterTarget(ComputeTarget):
                 where="backend_config",
                 next_step="leave out --docker-args, --build-image and docker_auth; resources.docker_args is Azure ML's",
             )
+        refuse_local(config.outputs)
         if config.retry is not None and config.retry.max:
             raise ConfigError("a cluster does not honour it yet", where="retry", next_step="leave it out")
         if isinstance(config.environment, Environment) and config.environment.build == "image":

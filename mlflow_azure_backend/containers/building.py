@@ -79,17 +79,40 @@ def ensure_built(
     )
     recipe = hashlib.sha256(base.id.encode() + context.files["Dockerfile"]).hexdigest()[:8]
     tag = f"{REPOSITORY}:{lock.key[:32]}-{recipe}"
-    found = image_here(engine, tag)
+
+    def build() -> None:
+        progress(f"building an image of {len(lock.packages)} packages on {name}")
+        _build(context, tag, progress)
+
+    return built_once(engine, tag, build, cache=cache, progress=progress)
+
+
+def built_once(
+    engine: Engine, name: str, build: Callable[[], None], *, cache: Path, progress: Callable[[str], None]
+) -> tuple[Image, bool]:
+    """The image of that name, built if it is not here, and whether it was here; by one of the processes that want it.
+
+    Args:
+        engine: The engine.
+        name: Of the image; its tag says what is in it.
+        build: Builds it.
+        cache: Our cache's folder, for the lock files.
+        progress: Told when another process builds it.
+
+    Raises:
+        EnvironmentUnavailable: The build failed.
+        TargetError: The engine fails.
+    """
+    found = image_here(engine, name)
     if found is not None:
         return found, True
-    with exclusive(private_folder(cache.absolute() / "images") / f"{lock.key[:32]}-{recipe}.lock", progress):
-        found = image_here(engine, tag)
+    with exclusive(private_folder(cache.absolute() / "images") / f"{name.rpartition(':')[2]}.lock", progress):
+        found = image_here(engine, name)
         if found is None:
-            progress(f"building an image of {len(lock.packages)} packages on {name}")
-            _build(context, tag, progress)
-            found = image_here(engine, tag)
+            build()
+            found = image_here(engine, name)
     if found is None:
-        raise EnvironmentUnavailable(f"image {tag} was built and is not there", next_step="try again")
+        raise EnvironmentUnavailable(f"image {name} was built and is not there", next_step="try again")
     return found, False
 
 

@@ -12,10 +12,9 @@ from typing import IO, TYPE_CHECKING, Final
 
 from docker.utils.build import PatternMatcher
 
-from mlflow_azure_backend.containers.building import build_image
-from mlflow_azure_backend.containers.images import Image, image_here
-from mlflow_azure_backend.environment.cache import exclusive, private_folder
-from mlflow_azure_backend.errors import EnvironmentUnavailable, ProjectError
+from mlflow_azure_backend.containers.building import build_image, built_once
+from mlflow_azure_backend.containers.images import Image
+from mlflow_azure_backend.errors import ProjectError
 from mlflow_azure_backend.snapshot import content_hash
 
 if TYPE_CHECKING:
@@ -65,20 +64,15 @@ def ensure_project_image(
         TargetError: The engine fails.
     """
     name = image_name(snapshot, docker)
-    if (found := image_here(engine, name)) is not None:
-        return found, True
-    lock = private_folder(cache.absolute() / "images") / f"{name.rpartition(':')[2]}.lock"
-    with exclusive(lock, progress), tempfile.TemporaryFile() as stream:
-        found = image_here(engine, name)
-        if found is None:
-            progress(f"building an image from {docker.dockerfile}")
+
+    def build() -> None:
+        progress(f"building an image from {docker.dockerfile}")
+        with tempfile.TemporaryFile() as stream:
             dockerfile = _pack(snapshot, docker, stream)
             stream.seek(0)
             build_image(["--file", dockerfile, "-"], name, progress, context=stream, file=docker.dockerfile)
-            found = image_here(engine, name)
-    if found is None:
-        raise EnvironmentUnavailable(f"image {name} was built and is not there", next_step="try again")
-    return found, False
+
+    return built_once(engine, name, build, cache=cache, progress=progress)
 
 
 def _context(snapshot: Snapshot, docker: DockerEnvironment) -> dict[str, SnapshotFile]:

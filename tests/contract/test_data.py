@@ -151,6 +151,12 @@ def test_what_a_job_on_this_machine_cannot_have_is_refused(
     refuses(write_project, launch, config, said)
 
 
+@pytest.mark.not_on("local", "docker", reason="there an output may go to a folder")
+def test_an_output_of_a_job_in_a_workspace_goes_to_no_folder_here(write_project: Write, launch: Launch) -> None:
+    said = r"outputs.a: a job in a workspace cannot write to a folder of this machine; leave path out, or name"
+    refuses(write_project, launch, {"outputs": {"a": {"path": "here"}}}, said)
+
+
 def refuses(write_project: Write, launch: Launch, config: dict[str, object], said: str) -> None:
     """Nothing is left of a run that is refused."""
     declared = {"parameters": {"train": {"type": "path", "default": "."}}, "command": "true"}
