@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from mlflow_azure_backend.emulator import EmulatorServer
+from tests.emulator.workspaces import emulated_token
 
-SCOPE = "https://management.azure.com/.default"
 RECORDED_RUN_KEYS = {
     "computeDuration", "createdUtc", "dataContainerId", "displayName", "duration", "endTimeUtc", "error", "experimentId",
     "hidden", "parentRunId", "properties", "rootRunId", "runId", "runNumber", "runType", "startTimeUtc", "status", "tags",
@@ -29,17 +29,8 @@ class Client(requests.Session):
         self.trust_env = False
         self.proxies = {"https": emulator.proxy}
         self.verify = self.bundle = str(emulator.bundle)
-        settings = emulator.settings
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": settings["client_id"],
-            "client_secret": settings["client_secret"],
-            "scope": SCOPE,
-        }
-        told = self.post(
-            f"https://login.microsoftonline.com/{settings['tenant_id']}/oauth2/v2.0/token", data=form
-        ).json()
-        self.headers["Authorization"] = f"Bearer {told['access_token']}"
+        token = emulated_token(emulator.proxy, emulator.bundle, emulator.settings)
+        self.headers["Authorization"] = f"Bearer {token}"
         host, _, self.workspace = emulator.tracking_uri.removeprefix("azureml://").partition("/mlflow/v1.0")
         self.host = f"https://{host}"
         self.mlflow = f"{self.host}/mlflow/v2.0{self.workspace}/api/2.0/mlflow"

@@ -29,7 +29,7 @@ def pytest_live(environment: Mapping[str, str], *arguments: str) -> subprocess.C
 def test_a_live_run_without_a_workspace_is_refused_in_one_line() -> None:
     done = pytest_live({}, CONTRACT)
     words = f"ERROR: --live needs a workspace: its config.json in this folder or above, or {', '.join(VARIABLES)}"
-    assert (done.returncode, words in done.stdout + done.stderr) == (4, True)
+    assert (done.returncode, words in done.stdout + done.stderr) == (4, True), done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
