@@ -17,30 +17,37 @@ from tests.emulator.recorded import FOLDER, differences, recording
 from tests.emulator.workspaces import VARIABLES, live_path
 
 ROOT = Path(__file__).parents[2]
-CONTRACT = "tests/emulator/test_contract.py"
+CONTRACT = f"{ROOT}/tests/emulator/test_contract.py"
 
 
-def pytest_live(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def pytest_live(folder: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A live run from a folder, above which nobody leaves a ``config.json``."""
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--live", *arguments]
+    argv += ["--rootdir", str(ROOT), "--config-file", str(ROOT / "pyproject.toml")]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "AZURE"))}
-    return subprocess.run(argv, cwd=ROOT, env={**kept, **environment}, capture_output=True, text=True)
+    variables = {**kept, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(argv, cwd=folder, env=variables, capture_output=True, text=True)
 
 
-def test_a_live_run_without_a_workspace_is_refused_in_one_line() -> None:
-    done = pytest_live({}, CONTRACT)
+def test_a_live_run_without_a_workspace_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = pytest_live(tmp_path, {}, CONTRACT)
     words = f"ERROR: --live needs a workspace: its config.json in this folder or above, or {', '.join(VARIABLES)}"
     assert (done.returncode, words in done.stdout + done.stderr) == (4, True), done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_live_run_asks_the_workspace_of_the_variables_and_runs_nothing_else(emulator: EmulatorServer) -> None:
+def test_a_live_run_asks_the_workspace_of_the_variables_and_runs_nothing_else(
+    emulator: EmulatorServer, tmp_path: Path
+) -> None:
     """The real workspace's place is taken by an emulated one, reached as clients reach it: by the environment alone."""
     environment = emulator.environment()
-    everything = pytest_live(environment, "--collect-only", CONTRACT, "tests/emulator/test_specification.py")
+    everything = pytest_live(
+        tmp_path, environment, "--collect-only", CONTRACT, f"{ROOT}/tests/emulator/test_specification.py"
+    )
     collected = [line for line in everything.stdout.splitlines() if "::" in line]
     assert len(collected) >= 11
     assert all(line.endswith("[live]") for line in collected), everything.stdout
-    done = pytest_live(environment, CONTRACT, "-k", "workspace or discovery or not_there")
+    done = pytest_live(tmp_path, environment, CONTRACT, "-k", "workspace or discovery or not_there")
     assert (done.returncode, "3 passed" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
