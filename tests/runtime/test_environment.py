@@ -205,12 +205,12 @@ def prefix_of(node: Node, order: JobOrder) -> Path:
 
 
 def test_a_job_that_is_ended_does_not_wait_for_the_packing(node: Node, tmp_path: Path) -> None:
-    """The packer hangs in a module that never comes."""
+    """The packer hangs in compiling, which never ends."""
     prefix = tmp_path / "prefix"
     for part in ("bin", "lib"):
         (prefix / part).mkdir(parents=True)
-    (prefix / "bin/python").symlink_to(sys.executable)
-    os.mkfifo(prefix / "lib/never.py")
+    (prefix / "bin/python").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (prefix / "bin/python").chmod(0o755)
     code = f"""import pathlib, sys
 sys.path.insert(0, {str(node.working / RUNTIME_FILE)!r})
 from mlflow_azure_runtime.packer import Packer
