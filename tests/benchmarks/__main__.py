@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.benchmarks import (
     artifacts,
+    cluster_jobs,
     containers,
     emulated_workspace,
     environments,
@@ -34,6 +35,7 @@ CASES = {
     **environments.CASES,
     **long_journal.CASES,
     **containers.CASES,
+    **cluster_jobs.CASES,
     **artifacts.CASES,
     **emulated_workspace.CASES,
     **tracking.CASES,
