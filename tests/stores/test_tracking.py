@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+
+from mlflow_azure_backend.emulator import EmulatorServer
+from mlflow_azure_backend.stores import tracking_store
 
 NASTY = "it's \"so\": ünd ☃ \u2028 %20 `a` \\ '' ;--"
 
@@ -187,3 +194,23 @@ def test_system_metrics_are_logged(client: MlflowClient, experiment: str) -> Non
         mlflow.set_system_metrics_sampling_interval(None)
         mlflow.set_system_metrics_samples_before_logging(None)
     assert "system/cpu_utilization_percentage" in logged
+
+
+def test_requests_name_us_and_mlflow(workspace: EmulatorServer, run: str) -> None:
+    sent: list[str] = []
+
+    class Listening(HTTPAdapter):
+        def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
+            sent.append(f"{request.headers['User-Agent']} {request.headers['x-ms-client-request-id']}")
+            return super().send(request, *arguments, **options)
+
+    store = tracking_store(workspace.tracking_uri)
+    transport = store.api._session.transport
+    before = transport._session.adapters["https://"]
+    transport._session.mount("https://", Listening())
+    try:
+        store.get_run(run)
+    finally:
+        transport._session.mount("https://", before)
+    (line,) = sent
+    assert re.fullmatch(r"mlflow-azure-backend python/3\.\S+ mlflow-python-client/\S+ [0-9a-f-]{36}", line)
