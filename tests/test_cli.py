@@ -98,7 +98,7 @@ MISTAKES = {
     "budget": (["-P", "data=x", "-c", '{"snapshot": {"max_size": 10}}'], ["10", "big.bin"]),
     "secret": (["-P", "data=x", "-c", '{"secrets": {"TOKEN": "env:NOT_SET_ANYWHERE"}}'], ["NOT_SET_ANYWHERE"]),
     "docker argument": (["-P", "data=x", "-A", "gpus=all"], ["docker"]),
-    "compute": (["-P", "data=x", "--compute", "gpu-cluster"], ["gpu-cluster"]),
+    "no environment for a cluster": (["-P", "data=x", "--compute", "gpu-cluster"], ["no environment", "docker_env"]),
 }
 PROJECT = {
     "MLproject": """name: mistakes
