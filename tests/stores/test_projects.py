@@ -25,6 +25,8 @@ entry_points:
     command: "python train.py {alpha}"
   fails:
     command: "python fail.py"
+  quiet:
+    command: "echo it ran"
 """
 TRAIN = """
 import pathlib, sys
@@ -102,3 +104,32 @@ def test_the_command_line_streams_and_fails_with_the_job(
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.metrics == {"loss": 0.75}
+
+
+def test_a_workspace_that_is_away_at_the_start_or_the_end_loses_no_run(
+    workspace: EmulatorServer, client: MlflowClient, project: Path, tmp_path: Path
+) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        script = str(Path(sys.executable).parent / "mlflow-azure")
+        environ = {**os.environ, "MLFLOW_TRACKING_URI": workspace.tracking_uri, "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}
+        return subprocess.run([script, *words], env=environ, capture_output=True, text=True)
+
+    client.search_experiments(max_results=1)  # the emulated service has loaded MLflow
+    command = ("run", str(project), "-e", "quiet", "--experiment-name", "away")
+    workspace.fault("status", path="*/mlflow/*", times=None)
+    away = run(*command)
+    assert (away.returncode, "the tracking store refused" in away.stderr, "Traceback" in away.stderr) == (
+        1,
+        True,
+        False,
+    )
+    assert "it ran" not in away.stdout
+    workspace.clear()
+    workspace.fault("status", operation="Runs_Update", times=None)
+    undelivered = run(*command)
+    assert (undelivered.returncode, "mlflow-azure sync" in undelivered.stderr) == (0, True), undelivered.stderr
+    workspace.clear()
+    assert run("sync").returncode == 0
+    experiment = client.get_experiment_by_name("away")
+    assert experiment is not None
+    assert [one.info.status for one in client.search_runs([experiment.experiment_id])] == ["FINISHED"]
