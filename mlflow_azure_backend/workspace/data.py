@@ -20,8 +20,8 @@ DATASTORE: Final = "workspaceblobstore"
 """Every workspace's default one."""
 _FOLDER: Final = "LocalUpload"
 """Where azure-ai-ml puts local data, too."""
-_COMPLETE: Final = "complete"
-"""Written when all of a folder is there, beside it."""
+_COMPLETE: Final = ".complete"
+"""At the end of a marker's name, which is beside the data: written when all of it is there."""
 _HOURS: Final = 1
 _UNQUOTABLE: Final = re.compile(r'["$`\\\n]')
 """What Azure ML would put into a command as it is, and means something there even between double quotes."""
@@ -44,7 +44,7 @@ def ensure_data(manager: ResourceManager, storage: Transport, source: Path, prog
     files = dict(_files(source, name))
     place = f"{_FOLDER}/{_digest(source, files)[:32]}"
     container = datastore_container(manager, DATASTORE)
-    marker = container.within(f"{place}/{_COMPLETE}")
+    marker = container.within(f"{place}{_COMPLETE}")
     with service_errors():
         if size_of(storage, marker) is None:
             progress(f"sending {source.name}: {len(files):,} files")

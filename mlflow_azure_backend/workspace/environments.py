@@ -30,10 +30,14 @@ def of_image(manager: ResourceManager, image: str) -> str:
 def registered(manager: ResourceManager, reference: str) -> str:
     """ARM id of an environment that the user named, ``azureml:NAME:VERSION`` or ``azureml:NAME@latest``.
 
+    One of a registry, ``azureml://registries/…``, is what the service itself takes, and left for it to find.
+
     Raises:
         EnvironmentUnavailable: The workspace has none of that name or version.
         WorkspaceError: Refused, or no answer in time.
     """
+    if reference.startswith("azureml://registries/"):
+        return reference
     text = reference.removeprefix("azureml:")
     name, _, version = text.partition(":")
     if text.endswith("@latest"):

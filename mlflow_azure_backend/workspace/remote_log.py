@@ -88,17 +88,16 @@ class RemoteLog:
 
     def _count(self, descriptor: int) -> None:
         """Take in what the copy holds beyond what we know of it; a line that a killed writer left is cut off."""
-        size = os.fstat(descriptor).st_size
-        while self._counted < size:
-            data = os.pread(descriptor, _CHUNK, self._counted)
+        size, data = os.fstat(descriptor).st_size, b""
+        while self._counted + len(data) < size:
+            data += os.pread(descriptor, _CHUNK, self._counted + len(data))
             whole = data.rfind(b"\n") + 1
-            if whole == 0:
-                os.ftruncate(descriptor, self._counted)
-                return
             for line in data[:whole].split(b"\n")[:-1]:
                 if match := _PREFIXED.match(line):
                     self._taken[int(match["rank"])] += len(line) - match.end() + (not match["open"])
-            self._counted += whole
+            self._counted, data = self._counted + whole, data[whole:]
+        if data:
+            os.ftruncate(descriptor, self._counted)
 
 
 def _prefixed(text: bytes, rank: int, *, is_cut: bool) -> bytes:
