@@ -44,12 +44,17 @@ def mirror_values(record: RunRecord) -> None:
     Raises:
         TrackingError: One of the two stores cannot be reached, or refuses.
     """
-    source, target, run_id = _source(record), client_of(record.tracking.uri), str(record.run_id)
+    run_id = str(record.run_id)
     with store_errors(_workspace(record).tracking_uri):
+        source = _source(record)
         data = source.get_run(run_id).data
         metrics = [one for key in data.metrics for one in source.get_metric_history(run_id, key)]
     with store_errors(record.tracking.uri):
+        target = client_of(record.tracking.uri)
         known = target.get_run(run_id).data
+        # Databases drop a value that they have; a store of files would have it twice.
+        there = {_point(one) for key in known.metrics for one in target.get_metric_history(run_id, key)}
+        metrics = [one for one in metrics if _point(one) not in there]
         params = [Param(key, value) for key, value in data.params.items() if key not in known.params]
         tags = [RunTag(key, value) for key, value in data.tags.items() if _is_new(key, value, known.tags)]
         for batch in _batches(metrics, _BATCH):
@@ -66,10 +71,11 @@ def mirror_artifacts(record: RunRecord, *, most_bytes: int = MOST_BYTES) -> dict
     Raises:
         TrackingError: One of the two stores cannot be reached, or refuses.
     """
-    source, target, run_id = _source(record), client_of(record.tracking.uri), str(record.run_id)
+    run_id = str(record.run_id)
     left: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="mlflow-azure-") as folder:
         with store_errors(_workspace(record).tracking_uri):
+            source = _source(record)
             for path, size in _artifacts(source, run_id, ""):
                 if size > most_bytes:
                     left[path] = size
@@ -80,7 +86,7 @@ def mirror_artifacts(record: RunRecord, *, most_bytes: int = MOST_BYTES) -> dict
             Path(folder, LEFT_ARTIFACT).write_text(json.dumps(told, indent=1), encoding="utf-8")
         if any(Path(folder).iterdir()):
             with store_errors(record.tracking.uri):
-                target.log_artifacts(run_id, folder)
+                client_of(record.tracking.uri).log_artifacts(run_id, folder)
     return left
 
 
@@ -100,6 +106,7 @@ def live(record: RunRecord) -> Iterator[None]:
         yield
     finally:
         ended.set()
+    thread.join(_PAUSE_SECONDS)  # unless somebody leaves: who copies next must not meet it halfway
 
 
 def _download(source: MlflowClient, run_id: str, path: str, target: Path) -> None:
@@ -117,6 +124,11 @@ def _workspace(record: RunRecord) -> WorkspaceReference:
     if record.workspace is None:
         raise ValueError("only the run of a workspace's job is mirrored")
     return record.workspace
+
+
+def _point(metric: Metric) -> tuple[str, str, int, int]:
+    """What makes a value of a metric the same; as text, for no NaN is equal to itself."""
+    return metric.key, repr(metric.value), metric.timestamp, metric.step
 
 
 def _is_new(key: str, value: str, known: Mapping[str, str]) -> bool:

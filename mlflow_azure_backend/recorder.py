@@ -104,14 +104,18 @@ def meet_run(run: RunFolder, record: RunRecord) -> RunRecord:
     A store that is away is no reason to end a job: whoever writes the end comes here again.
     """
     try:
-        with store_errors(record.tracking.uri):
-            client = client_of(record.tracking.uri)
-            info = client.get_run(str(record.run_id)).info
-            parameters = [Param(name, value) for name, value in record.parameters.items()]
-            if parameters:
-                client.log_batch(info.run_id, params=parameters)
+        return _met(run, record)
     except TrackingError:
         return record
+
+
+def _met(run: RunFolder, record: RunRecord) -> RunRecord:
+    with store_errors(record.tracking.uri):
+        client = client_of(record.tracking.uri)
+        info = client.get_run(str(record.run_id)).info
+        parameters = [Param(name, value) for name, value in record.parameters.items()]
+        if parameters:
+            client.log_batch(info.run_id, params=parameters)
     met = replace(record, run_name=info.run_name, artifact_uri=info.artifact_uri)
     run.write_record(met)
     return met
@@ -221,7 +225,15 @@ def finish(run: RunFolder, state: JobState) -> Ending:
     try:
         check_reachable(record.tracking.uri)
         if record.artifact_uri is None:
-            record = meet_run(run, record)
+            try:
+                record = _met(run, record)
+            except TrackingError:
+                if run.paths.submitted.exists() or state.reason is not TerminationReason.START_FAILED:
+                    raise
+                # No job was made, and with it no run.
+                told = {"run_status": state.run_status, "remark": None}
+                run.mark_recorded({**told, "diagnosis": diagnosis and asdict(diagnosis)})
+                return Ending(state, state.run_status, diagnosis)
         record_inputs(run, record)
         _record_outputs(run, record)
         fault_point("recorder.before_end")

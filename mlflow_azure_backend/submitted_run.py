@@ -18,7 +18,7 @@ from mlflow_azure_backend import recorder
 from mlflow_azure_backend.card import Card
 from mlflow_azure_backend.compute import target_named
 from mlflow_azure_backend.console import Console
-from mlflow_azure_backend.errors import BackendError, UnknownRun
+from mlflow_azure_backend.errors import BackendError, UnknownRun, WorkspaceError
 from mlflow_azure_backend.files import fault_point
 from mlflow_azure_backend.interrupts import remembered
 from mlflow_azure_backend.job import JobHandle
@@ -145,12 +145,15 @@ class AzureSubmittedRun(SubmittedRun):
             except KeyboardInterrupt:
                 if self._console is None:
                     raise StillRunning(goes_on) from None
-                if self.state().status.is_final:
+                if self._run.outcome() is not None:  # not asked for: the network may be why somebody leaves
                     self._console.error(f"left while its end was written down; `mlflow-azure status {short}` shows it")
                 elif self._tie is Tie.ATTACHED:
                     with self._leaving_at_once_if_interrupted(), limited(retries=0):  # who comes next asks again
                         self._console.note("cancelling; Ctrl-C again leaves at once")
-                        self._cancel()
+                        try:
+                            self._cancel()
+                        except WorkspaceError as error:
+                            self._console.error(f"{error}; whether the job ends, `mlflow-azure status {short}` shows")
                 else:
                     raise StillRunning(goes_on) from None
                 raise
@@ -173,7 +176,8 @@ class AzureSubmittedRun(SubmittedRun):
             self._target.cancel(self._handle, at_once=True)
             if self._console is not None:
                 short = self.run_id[:8]
-                self._console.error(f"left at once, all is killed; `mlflow-azure status {short}` shows its end")
+                done = "its workspace is to end it" if self._target.is_elsewhere else "all is killed"
+                self._console.error(f"left at once, {done}; `mlflow-azure status {short}` shows its end")
             raise
 
     def logs(self, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:

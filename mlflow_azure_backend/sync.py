@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from mlflow_azure_backend.compute import TARGETS, target_named
-from mlflow_azure_backend.errors import BackendError, TrackingError
+from mlflow_azure_backend.errors import BackendError, TrackingError, WorkspaceError
 from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord, state_home
 
 
@@ -43,7 +43,9 @@ def _sync(journal: Journal, *, patient: bool) -> Iterator[str]:
         try:
             claim = run.try_claim()
             lease = None if claim is None else run.try_lease()
-            if lease is not None:
+            if lease is not None and claim is not None:
+                if run.handle() is not None:
+                    claim.release()  # nobody submits it again; and who asks after it sees that nobody is at it
                 yield from _settle(run, away, patient=patient)
         except BackendError as error:  # one damaged run must not keep the others from their end
             yield str(error)
@@ -76,6 +78,8 @@ def _settle(run: RunFolder, away: set[str], *, patient: bool) -> Iterator[str]:
         run.discard()
     elif run.is_recorded:
         run.settle()
+    elif _asked(record) in away:
+        return  # it was said once, and takes its time to find out
     elif record.tracking.uri not in away:
         yield from _end(run, record, away)
         if record.tracking.uri in away:
@@ -84,9 +88,19 @@ def _settle(run: RunFolder, away: set[str], *, patient: bool) -> Iterator[str]:
         run.postpone()
 
 
+def _asked(record: RunRecord) -> str:
+    """Who knows of a run's job, as ``away`` has it; empty for jobs on this machine."""
+    return "" if record.workspace is None else record.workspace.arm_id
+
+
 def _end(run: RunFolder, record: RunRecord, away: set[str]) -> Iterator[str]:
     handle = run.handle()
-    state = None if handle is None else target_named(handle.target).state(handle)
+    try:
+        state = None if handle is None else target_named(handle.target).state(handle)
+    except WorkspaceError as error:
+        away.add(_asked(record))
+        yield f"run {record.run_id}: {error}"
+        return
     if state is not None and not state.status.is_final:
         return
     from mlflow_azure_backend import recorder

@@ -15,8 +15,8 @@ import click
 
 from mlflow_azure_backend.compute import target_named
 from mlflow_azure_backend.console import TRACEBACK_VARIABLE, Console, our_mistake
-from mlflow_azure_backend.errors import BackendError, UnknownRun
-from mlflow_azure_backend.journal import Journal, RunFolder, state_home
+from mlflow_azure_backend.errors import BackendError, UnknownRun, WorkspaceError
+from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord, state_home
 from mlflow_azure_backend.redaction import without_credentials
 from mlflow_azure_backend.status import JobState, JobStatus
 from mlflow_azure_backend.sync import sync_silently
@@ -82,18 +82,23 @@ def run_named(run: str) -> RunFolder:
         return find_run(journal, run, os.environ)
 
 
-def facts_of(run: RunFolder) -> dict[str, Any]:
-    """What is known of a run, as ``list`` and ``status`` say it; times are ISO 8601 with the local offset."""
+def facts_of(run: RunFolder, away: set[str] | None = None) -> dict[str, Any]:
+    """What is known of a run, as ``list`` and ``status`` say it; times are ISO 8601 with the local offset.
+
+    Args:
+        run: Its folder.
+        away: The workspaces that did not answer, of which no more is asked; one that does not is added.
+    """
     record, recorded = run.record(), run.read_json(run.paths.recorded) or {}
     if record is None:
         raise UnknownRun("nothing is recorded of this run", where=run.key)
-    handle = run.handle()
-    state = JobState(JobStatus.NOT_STARTED) if handle is None else target_named(handle.target).state(handle)
+    state = _seen(run, record, set() if away is None else away)
+    said = state.status.value.upper() if state.status is JobStatus.UNKNOWN else state.run_status
     diagnosis = recorded.get("diagnosis") or {}
     return {
         "run_id": record.run_id,
         "run_name": record.run_name,
-        "status": recorded.get("run_status", state.run_status),
+        "status": recorded.get("run_status", said),
         "exit_code": state.exit_code,
         "reason": None if state.reason is None else state.reason.value,
         "cause": diagnosis.get("cause") or state.message,
@@ -109,6 +114,21 @@ def facts_of(run: RunFolder) -> dict[str, Any]:
         "experiment_id": record.tracking.experiment_id,
         "log": str(run.paths.log),
     }
+
+
+def _seen(run: RunFolder, record: RunRecord, away: set[str]) -> JobState:
+    """What has become of a run's job; unknown, and why, where its workspace cannot be asked."""
+    handle = run.handle()
+    if handle is None:
+        return JobState(JobStatus.NOT_STARTED)
+    where = "" if record.workspace is None else record.workspace.arm_id
+    if where in away and run.outcome() is None:
+        return JobState(JobStatus.UNKNOWN)
+    try:
+        return target_named(handle.target).glance(handle)
+    except WorkspaceError as error:
+        away.add(where)
+        return JobState(JobStatus.UNKNOWN, message=str(error))
 
 
 def _when(seconds: float | None) -> str | None:

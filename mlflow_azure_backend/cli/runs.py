@@ -38,7 +38,8 @@ def list_runs(limit: int, as_json: bool) -> None:
     \b
     Example: mlflow-azure list -n 5
     """
-    facts = [facts_of(run) for run in synced_journal().latest(limit)]
+    away: set[str] = set()
+    facts = [facts_of(run, away) for run in synced_journal().latest(limit)]
     if as_json:
         say_json(facts)
     elif facts:
@@ -56,6 +57,8 @@ def list_runs(limit: int, as_json: bool) -> None:
                 for fact in facts
             ],
         )
+        for why in [fact["cause"] for fact in facts if fact["status"] == "UNKNOWN" and fact["cause"]]:
+            Console().note(why)
     else:
         Console().note("no run was started from here yet; `mlflow-azure run URI` starts one")
 

@@ -102,6 +102,14 @@ class ComputeTarget(ABC):
         A final answer never changes again. A job of which every trace is gone is final, with the reason LOST.
         """
 
+    def glance(self, handle: JobHandle) -> JobState:
+        """``state`` for a table of many: a network that it takes is waited for some seconds only.
+
+        Raises:
+            WorkspaceError: No answer by then.
+        """
+        return self.state(handle)
+
     @abstractmethod
     def read_log(self, handle: JobHandle, offset: int) -> bytes:
         """What the job wrote from byte ``offset`` on, at most some 256 KiB; empty when there is no more yet.

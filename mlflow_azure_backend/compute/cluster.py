@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from mlflow_azure_backend.compute.base import ComputeTarget, Progress
 from mlflow_azure_backend.config import BackendConfig, Environment, MlflowOptions
 from mlflow_azure_backend.errors import ConfigError
-from mlflow_azure_backend.files import fault_point
+from mlflow_azure_backend.files import fault_point, is_locked
 from mlflow_azure_backend.inputs import refuse_local
 from mlflow_azure_backend.job import JobHandle, JobRequest, PreparedJob, TrackingContext, Tracks
 from mlflow_azure_backend.journal import Journal, RunFolder, RunRecord, state_home
@@ -21,6 +21,7 @@ from mlflow_azure_backend.tracking_store import is_open_server, is_workspace
 
 if TYPE_CHECKING:
     from mlflow_azure_backend.workspace.following import Follower
+    from mlflow_azure_backend.workspace.jobs import JobDetails
 
 _CHUNK: Final = 256 * 1024
 
@@ -104,11 +105,21 @@ class ClusterTarget(ComputeTarget):
         if details is None:
             return self._not_in_history(handle, run)
         if not details.status.is_final:
-            return JobState(details.status, started_at=details.started_at, message=details.error)
+            return _going_on(details)
         from mlflow_azure_backend.workspace.ending import ending_of
 
         ending = ending_of(details, follower, timeout=_timeout(run), cancelled=(run.paths.folder / "cancel").exists())
         return _written(run, ending.state, ending.facts)
+
+    def glance(self, handle: JobHandle) -> JobState:
+        """One short look, which leaves the log of a job that goes on where it is."""
+        run = self._folder(handle)
+        if (outcome := run.outcome()) is not None:
+            return outcome
+        details = self._follower(handle).glance()
+        if details is None or details.status.is_final:
+            return self.state(handle)
+        return _going_on(details)
 
     def read_log(self, handle: JobHandle, offset: int) -> bytes:
         """From our copy, which every look brings up to date."""
@@ -147,17 +158,19 @@ class ClusterTarget(ComputeTarget):
     def _follower(self, handle: JobHandle) -> Follower:
         from mlflow_azure_backend.workspace.access import follower_of
 
-        if handle.name not in self._followers:
-            log = self._folder(handle).paths.log
-            self._followers[handle.name] = follower_of(_reference(handle), handle.name, log, os.environ)
-        return self._followers[handle.name]
+        if (known := self._followers.get(handle.name)) is not None:
+            return known
+        log = self._folder(handle).paths.log
+        # Another thread may have made one meanwhile, or let its own go: all get the same, and nobody a KeyError.
+        return self._followers.setdefault(handle.name, follower_of(_reference(handle), handle.name, log, os.environ))
 
     def _not_in_history(self, handle: JobHandle, run: RunFolder) -> JobState:
-        """Run history learns of a job a moment after it is made; a job that nobody knows of will never run."""
+        """Run history learns of a job a moment after it is made; what nobody knows of nor submits will never run."""
         from mlflow_azure_backend.workspace.access import manager_of
         from mlflow_azure_backend.workspace.jobs import job_exists
 
-        if job_exists(manager_of(_reference(handle), os.environ), handle.name):
+        is_being_submitted = is_locked(run.submit_lock) and not (run.paths.folder / "cancel").exists()
+        if is_being_submitted or job_exists(manager_of(_reference(handle), os.environ), handle.name):
             return JobState(JobStatus.NOT_STARTED)
         if run.paths.submitted.exists():
             reason, message = TerminationReason.LOST, "the workspace has no such job any more"
@@ -172,6 +185,10 @@ def _recorded(run: RunFolder) -> tuple[RunRecord, WorkspaceReference]:
     if record is None or record.run_id is None or record.workspace is None:
         raise ValueError("a job is recorded before it is submitted")
     return record, record.workspace
+
+
+def _going_on(details: JobDetails) -> JobState:
+    return JobState(details.status, started_at=details.started_at, message=details.error)
 
 
 def _reference(handle: JobHandle) -> WorkspaceReference:

@@ -19,6 +19,7 @@ from mlflow_azure_backend.workspace.credentials import token_source
 
 API_VERSION: Final = "2024-10-01"
 _NOT_FOUND: Final = 404
+_REFUSED: Final = 400
 _READS: Final = Pace(250, 25)
 _WRITES: Final = Pace(200, 10)
 """What ARM grants one principal in one region; shared by all that this process does."""
@@ -52,7 +53,7 @@ class ResourceManager:
             WorkspaceError: Refused, or no answer in time.
         """
         response = self._send("GET", path, params=params, accept=(_NOT_FOUND,))
-        return None if response.status_code == _NOT_FOUND else response.json()
+        return None if response.status_code == _NOT_FOUND else _object(response)
 
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
         """Make what is at ``path``; the same again changes nothing, so a lost answer is asked for again.
@@ -60,16 +61,16 @@ class ResourceManager:
         Raises:
             WorkspaceError: Refused, or no answer in time; then nobody knows whether it was made.
         """
-        return self._send("PUT", path, json=body).json()
+        return _object(self._send("PUT", path, json=body))
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, *, accept: tuple[int, ...] = ()) -> Any:
-        """Ask for something that may be asked for twice; ``accept`` has statuses that are answers, too.
+        """Ask for something that may be asked for twice; None for an empty answer, and for a status of ``accept``.
 
         Raises:
             WorkspaceError: Refused, or no answer in time.
         """
         response = self._send("POST", path, json=body, idempotent=True, accept=accept)
-        return response.json() if response.content else None
+        return _object(response) if response.content and response.status_code < _REFUSED else None
 
     def _send(self, method: str, path: str, *, params: Mapping[str, str] | None = None, **request: Any) -> Response:
         with service_errors():
@@ -96,6 +97,19 @@ def _located(manager: ResourceManager) -> WorkspaceReference:
         name = manager.reference.workspace_name
         raise WorkspaceError(f"Azure says that workspace {name} is at {address!r}, which is no host of Azure ML")
     return replace(manager.reference, host=host)
+
+
+def _object(response: Response) -> Any:
+    try:
+        told = response.json()
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise WorkspaceError(
+            f"Azure's answer is no JSON object: {response.content[:80]!r}",
+            next_step="something between here and Azure (a proxy, a sign-in page) answers instead",
+        )
+    return told
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ _SLOWEST_SECONDS: Final = 15.0
 _SLOWER: Final = 1.5
 _STILL_SECONDS: Final = 1.0
 """The service may say that a job has ended before all of its log is there: so long must nothing have come."""
+_GLANCE_SECONDS: Final = 5.0
 _SMALL: Final = 1024 * 1024
 _NOT_FOUND: Final = 404
 
@@ -71,6 +72,14 @@ class Follower:
             if not is_over and time.monotonic() >= self._next_look:
                 self._look()
             return self._seen
+
+    def glance(self) -> JobDetails | None:
+        """What is known of the job, as ``look`` says it; its log is left alone.
+
+        Raises:
+            WorkspaceError: Refused, or no answer within seconds.
+        """
+        return job_details(self._data_plane, self._reference, self._name, patience=_GLANCE_SECONDS)
 
     def seconds_to_next_look(self) -> float:
         """For how long there can be no news."""

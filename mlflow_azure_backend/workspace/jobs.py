@@ -64,15 +64,23 @@ def cancel_job(manager: ResourceManager, name: str) -> None:
     manager.post(f"/jobs/{name}/cancel", accept=(400, _NOT_FOUND, 409))
 
 
-def job_details(data_plane: Transport, reference: WorkspaceReference, name: str) -> JobDetails | None:
+def job_details(
+    data_plane: Transport, reference: WorkspaceReference, name: str, *, patience: float | None = None
+) -> JobDetails | None:
     """One look at a job; None when run history does not know it (yet).
+
+    Args:
+        data_plane: Asks the workspace's services.
+        reference: The workspace.
+        name: The job's.
+        patience: Seconds that are spent on it; None: as many as on any call.
 
     Raises:
         WorkspaceError: Refused, or no answer in time.
     """
     url = f"{reference.service('history/v1.0')}/runs/{name}/details"
     with service_errors():
-        response = data_plane.send("GET", url, params={"api-version": "v1.0"}, accept=(_NOT_FOUND,))
+        response = data_plane.send("GET", url, params={"api-version": "v1.0"}, accept=(_NOT_FOUND,), patience=patience)
     if response.status_code == _NOT_FOUND:
         return None
     try:

@@ -14,6 +14,7 @@ import pytest
 from mlflow.exceptions import ExecutionException
 
 from mlflow_azure_backend.emulator import EmulatorServer
+from mlflow_azure_backend.journal import Journal, state_home
 from mlflow_azure_backend.submitted_run import AzureSubmittedRun
 from mlflow_azure_backend.workspace.access import manager_of
 from mlflow_azure_backend.workspace.finding import find_workspace
@@ -157,3 +158,45 @@ def test_two_nodes_train_together_and_their_lines_are_told_apart(
     metrics = mlflow.get_run(submitted.run_id).data.metrics
     assert metrics["world_size"] == 2
     assert metrics["loss"] < 1
+
+
+def test_a_job_that_is_refused_in_its_own_workspace_leaves_nothing_anywhere(
+    write_project: Write,
+    launch: Launch,
+    emulator: EmulatorServer,
+    workspace_environment: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = write_project({"MLproject": shell("true")})
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(emulator.tracking_uri)
+    emulator.fault("status", status=400, operation="Jobs_CreateOrUpdate")
+    try:
+        with pytest.raises(ExecutionException, match="400"):
+            launch(folder)
+    finally:
+        emulator.clear()
+        mlflow.set_tracking_uri(before)
+    assert list(here.iterdir()) == []
+    assert Journal(state_home(os.environ)).active() == []
+
+
+def test_a_list_of_runs_whose_workspace_does_not_answer_says_so_once(
+    write_project: Write, launch: Launch, emulator: EmulatorServer
+) -> None:
+    folder = write_project({"MLproject": shell("sleep 600")})
+    submitted = [launch(folder, synchronous=False) for _ in range(2)]
+    emulator.fault("status", status=403, operation="Runs_GetDetails*")
+    try:
+        main = [sys.executable, "-c", "from mlflow_azure_backend.cli import main; main()"]
+        listed = subprocess.run([*main, "list"], capture_output=True, text=True, check=True)
+    finally:
+        emulator.clear()
+        for one in submitted:
+            one.cancel()
+    assert [line.split()[2] for line in listed.stdout.splitlines()] == ["STATUS", "UNKNOWN", "UNKNOWN"]
+    assert listed.stderr.count("403") == 1
