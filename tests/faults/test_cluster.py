@@ -153,6 +153,21 @@ def test_an_answer_to_the_put_that_is_lost_makes_no_second_job(workspace: Worksp
     workspace.check(status="FINISHED")
 
 
+@pytest.mark.always
+def test_who_looks_while_the_job_is_being_put_does_not_take_it_for_lost(workspace: Workspace) -> None:
+    workspace.project(COMMAND)
+    number = workspace.emulator.fault("status", status=503, operation="Jobs_CreateOrUpdate", times=None)
+    client = workspace.run()
+    until(lambda: any(fault["struck"] for fault in workspace.emulator.faults()))
+    ((run_id, _),) = workspace.world.runs()
+    looked = workspace.world.start("mlflow-azure", "status", run_id)
+    assert looked.wait() == 0, looked.err
+    workspace.emulator.clear(number)
+    assert client.wait() == 0, client.err
+    assert client.out == SAID
+    workspace.check(status="FINISHED")
+
+
 @pytest.mark.parametrize("operation", ["Jobs_CreateOrUpdate", "Runs_GetDetails*"])
 def test_a_token_that_ends_is_renewed_once(workspace: Workspace, operation: str) -> None:
     workspace.project(COMMAND)
