@@ -170,6 +170,13 @@ def write_project(nasty_path: Path) -> Write:
     return write
 
 
+@pytest.fixture(autouse=True)
+def no_experiment_of_another_test() -> Iterator[None]:
+    """MLflow 3 keeps the experiment that was set in the environment, where the next test's processes would find it."""
+    yield
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[EmulatorServer]:
     """One emulated workspace for all tests of a worker; what a test changes in it must not disturb the others."""
