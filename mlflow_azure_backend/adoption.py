@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +18,8 @@ from mlflow_azure_backend.workspace.arm import ResourceManager
 from mlflow_azure_backend.workspace.finding import find_workspace
 
 _TAG: Final = "mlflow_azure."
+_JOB: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")
+"""What can be a job's name; anything else would ask for another resource."""
 
 
 def find_run(journal: Journal, run_id: str, environ: Mapping[str, str]) -> RunFolder:
@@ -37,7 +40,7 @@ def find_run(journal: Journal, run_id: str, environ: Mapping[str, str]) -> RunFo
             workspace = find_workspace(None, environ.get("MLFLOW_TRACKING_URI"), Path.cwd(), environ)
         except WorkspaceError:
             workspace = None
-        if workspace is None:
+        if workspace is None or _JOB.fullmatch(run_id) is None:
             raise
         manager = manager_of(workspace, environ)
         job = manager.get(f"/jobs/{run_id}")

@@ -101,12 +101,17 @@ def experiment_name_of(tracking: TrackingContext) -> str:
 
 
 def check_reachable(uri: str) -> None:
-    """Make sure that somebody listens at a tracking server's address; other kinds of store are not asked.
+    """Make sure that somebody listens at a tracking server's address, and that a workspace's URI names a workspace.
 
     Raises:
-        TrackingError: Nobody does.
+        TrackingError: Nobody does, or it names none. Other kinds of store are not asked.
     """
     address = urlsplit(uri)
+    if address.scheme == "azureml" and uri not in SHORT_URIS:
+        try:
+            from_tracking_uri(uri)
+        except MalformedReference as error:
+            raise TrackingError(str(error), where="MLFLOW_TRACKING_URI") from None
     if address.scheme not in ("http", "https"):
         return
     host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)

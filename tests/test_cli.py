@@ -128,6 +128,23 @@ def test_a_mistake_is_one_line(store: str, home: Path, write_project: Write, mis
     assert_refused(ask("run", str(write_project(PROJECT)), *arguments), home, *words)
 
 
+def test_a_tracking_uri_that_names_no_workspace(
+    store: str, home: Path, write_project: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "azureml://example.com/x")
+    assert_refused(ask("run", str(write_project(PROJECT)), "-P", "data=x"), home, "MLFLOW_TRACKING_URI", "looks like")
+
+
+def test_a_run_id_that_no_job_can_have_is_asked_of_nobody(
+    store: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SUBSCRIPTION", "RESOURCEGROUP", "WORKSPACE_NAME"):
+        monkeypatch.setenv(f"AZUREML_ARM_{name}", "x")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # whoever asked would wait for it
+    for run_id in ("../computes/x", "a/b", "a?b"):
+        assert_refused(ask("status", run_id), home, run_id, "mlflow-azure list")
+
+
 def test_a_folder_that_is_not_there(store: str, home: Path, write_project: Write) -> None:
     folder = write_project(PROJECT)
     assert_refused(ask("run", str(folder / "nothing")), home, "nothing")
